@@ -1,0 +1,233 @@
+"""`network.h5`: one self-describing HDF5 file for a `Network`, read as data from strangers.
+
+Layout (schema version 1):
+    /                       attrs: format, schema_version, name, steps, period
+    /populations/<id>       attrs: order, origin, shape, start, readout, program ("source" | "lif") and its integers
+                            datasets (lif): vth, bias_mant
+    /connections/<id>       attrs: order, origin, source, target, weight_exp, kind ("dense" | "convolution"), geometry
+                            datasets: weight, delay
+    /records/<population>   attrs: the fields of LayerRecord
+
+Nothing in the file is executed; links to other files are refused, and sizes are checked before anything is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from export.network import LIF, Connection, Convolution, Dense, Gate, Ints, LayerRecord, Network, Population, Source
+from train import runs
+from train.errors import UserError
+
+FORMAT = "spikeproof-network"
+SCHEMA_VERSION = 1
+MAX_ELEMENTS = 1 << 29  # of one dataset; 512 M weights are beyond any Loihi 2 board that this project plans for
+MAX_PARTS = 100_000
+
+
+def write_network(path: Path, network: Network) -> None:
+    """Write `network` to `path` atomically."""
+    with runs.atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(
+            format=FORMAT,
+            schema_version=SCHEMA_VERSION,
+            name=network.name,
+            steps=network.steps,
+            period=network.period,
+        )
+        for order, population in enumerate(network.populations):
+            _write_population(file.create_group(f"populations/{population.id}"), order, population)
+        for order, connection in enumerate(network.connections):
+            _write_connection(file.create_group(f"connections/{connection.id}"), order, connection)
+        for record in network.records:
+            file.create_group(f"records/{record.population}").attrs.update(vars(record))
+
+
+def _write_population(group: h5py.Group, order: int, population: Population) -> None:
+    group.attrs.update(
+        order=order,
+        origin=population.origin,
+        shape=population.shape,
+        start=population.start,
+        readout=population.readout,
+    )
+    program = population.program
+    if isinstance(program, Source):
+        group.attrs.update(program="source", payload_bits=program.payload_bits)
+        return
+    gate = program.gate or Gate(0, 0)
+    group.attrs.update(
+        program="lif",
+        du=program.du,
+        dv=program.dv,
+        bias_exp=program.bias_exp,
+        gate_weight=gate.weight,
+        gate_exponent=gate.exponent,
+    )
+    group["vth"] = program.vth.astype(np.int32)
+    group["bias_mant"] = program.bias_mant.astype(np.int16)
+
+
+def _write_connection(group: h5py.Group, order: int, connection: Connection) -> None:
+    group.attrs.update(
+        order=order,
+        origin=connection.origin,
+        source=connection.source,
+        target=connection.target,
+        weight_exp=connection.weight_exp,
+    )
+    synapses = connection.synapses
+    if isinstance(synapses, Dense):
+        group.attrs["kind"] = "dense"
+    else:
+        group.attrs.update(
+            kind="convolution",
+            stride=synapses.stride,
+            padding=synapses.padding,
+            dilation=synapses.dilation,
+            groups=synapses.groups,
+        )
+    group.create_dataset("weight", data=synapses.weight.astype(np.int16), compression="gzip", compression_opts=1)
+    group["delay"] = connection.delay.astype(np.uint8)
+
+
+def read_network(path: Path) -> Network:
+    """Read and validate a `network.h5`.
+
+    Raises:
+        UserError: the file is missing, not HDF5, truncated, of another schema, oversized, or describes a network
+            that the chip cannot run. Whatever is wrong inside becomes one line that names the file.
+    """
+    if not path.is_file():
+        raise UserError("no such file", where=str(path), hint="make it with: python -m export --target loihi2")
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(file)
+    except UserError as error:
+        raise UserError(error.what, where=": ".join(part for part in (str(path), error.where) if part)) from error
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"damaged, or not a network file: {reason}", where=str(path)) from error
+
+
+def _read(file: h5py.File) -> Network:
+    found = file.attrs.get("format")
+    if found != FORMAT:
+        raise UserError(f"not a {FORMAT} file (format is {found!r})")
+    version = int(file.attrs["schema_version"])
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"schema version {version}, this program reads {SCHEMA_VERSION}",
+            hint="export the model again",
+        )
+    return Network(
+        name=str(file.attrs["name"]),
+        populations=tuple(_read_population(name, group) for name, group in _members(file, "populations")),
+        connections=tuple(_read_connection(name, group) for name, group in _members(file, "connections")),
+        steps=int(file.attrs["steps"]),
+        period=int(file.attrs["period"]),
+        records=tuple(_read_record(name, group) for name, group in _members(file, "records")),
+    )
+
+
+def _members(file: h5py.File, name: str) -> list[tuple[str, h5py.Group]]:
+    """The groups under /name by their `order` (records have none and keep the file's order)."""
+    if name not in file:
+        return []
+    parent = _hard(file, name)
+    if len(parent) > MAX_PARTS:
+        raise UserError(f"{len(parent)} {name}, limit {MAX_PARTS}")
+    members = [(key, _hard(parent, key)) for key in parent]
+    return sorted(members, key=lambda item: int(item[1].attrs.get("order", 0)))
+
+
+def _hard(parent: h5py.Group, key: str) -> Any:
+    """The member `key`, refused when it is a link to somewhere else (another file, say)."""
+    if not isinstance(parent.get(key, getlink=True), h5py.HardLink):
+        raise UserError(f"{key!r} is a link, which this program does not follow")
+    return parent[key]
+
+
+def _integers(group: h5py.Group, key: str) -> Ints:
+    dataset = _hard(group, key)
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iu":
+        raise UserError(f"{group.name}/{key} is not an integer dataset")
+    if dataset.size > MAX_ELEMENTS:
+        raise UserError(f"{group.name}/{key} has {dataset.size} elements, limit {MAX_ELEMENTS}")
+    if dataset.external or dataset.is_virtual:
+        raise UserError(f"{group.name}/{key} keeps its data in another file")
+    return np.asarray(dataset[()], dtype=np.int64)
+
+
+def _pair(group: h5py.Group, key: str) -> tuple[int, int]:
+    first, second = (int(value) for value in group.attrs[key])
+    return first, second
+
+
+def _read_population(name: str, group: h5py.Group) -> Population:
+    attrs = group.attrs
+    kind = str(attrs["program"])
+    program: Source | LIF
+    if kind == "source":
+        program = Source(payload_bits=int(attrs["payload_bits"]))
+    elif kind == "lif":
+        gate = Gate(int(attrs["gate_weight"]), int(attrs["gate_exponent"]))
+        program = LIF(
+            du=int(attrs["du"]),
+            dv=int(attrs["dv"]),
+            vth=_integers(group, "vth"),
+            bias_mant=_integers(group, "bias_mant"),
+            bias_exp=int(attrs["bias_exp"]),
+            gate=gate if gate.weight else None,
+        )
+    else:
+        raise UserError(f"population {name}: program {kind!r}, known are 'source' and 'lif'")
+    return Population(
+        id=name,
+        origin=str(attrs["origin"]),
+        shape=tuple(int(side) for side in attrs["shape"]),
+        start=int(attrs["start"]),
+        program=program,
+        readout=bool(attrs["readout"]),
+    )
+
+
+def _read_connection(name: str, group: h5py.Group) -> Connection:
+    attrs = group.attrs
+    weight = _integers(group, "weight")
+    kind = str(attrs["kind"])
+    synapses: Dense | Convolution
+    if kind == "dense":
+        synapses = Dense(weight)
+    elif kind == "convolution":
+        stride, padding, dilation = (_pair(group, key) for key in ("stride", "padding", "dilation"))
+        synapses = Convolution(weight, stride, padding, dilation, int(attrs["groups"]))
+    else:
+        raise UserError(f"connection {name}: kind {kind!r}, known are 'dense' and 'convolution'")
+    return Connection(
+        id=name,
+        origin=str(attrs["origin"]),
+        source=str(attrs["source"]),
+        target=str(attrs["target"]),
+        synapses=synapses,
+        weight_exp=int(attrs["weight_exp"]),
+        delay=_integers(group, "delay"),
+    )
+
+
+def _read_record(name: str, group: h5py.Group) -> LayerRecord:
+    attrs = group.attrs
+    low, high = (float(value) for value in attrs["scale"])
+    return LayerRecord(
+        population=name,
+        scale=(low, high),
+        weight_error=float(attrs["weight_error"]),
+        saturated=int(attrs["saturated"]),
+        spike_agreement=float(attrs["spike_agreement"]),
+        current_bound=_pair(group, "current_bound"),
+        current_limit=int(attrs["current_limit"]),
+    )

@@ -1,0 +1,1 @@
+"""Engines that run the integer network, and the check that they all give the same spikes."""

@@ -1,0 +1,1 @@
+"""Train spiking networks with surrogate gradients. Layers take and return [T, B, C, H, W]."""
