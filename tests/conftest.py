@@ -44,7 +44,9 @@ def temporal_shift_network(seed: int = 0, steps: int = 4) -> Network:
             ),
         ),
         connections=(
-            Connection("input-conv1", "", "input", "conv1", Convolution(weights(4, 1, 3, 3), (1, 1), (1, 1)), 0, ints([0])),
+            Connection(
+                "input-conv1", "", "input", "conv1", Convolution(weights(4, 1, 3, 3), (1, 1), (1, 1)), 0, ints([0])
+            ),
             Connection("conv1-conv2", "", "conv1", "conv2", Convolution(weights(4, 4, 3, 3), **half), 1, present),
             Connection("conv1-conv2.shift", "", "conv1", "conv2", Convolution(side_weight, **half), 0, side),
             Connection("conv2-readout", "", "conv2", "readout", Dense(weights(10, 64)), 0, ints([0] * 4)),

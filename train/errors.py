@@ -21,5 +21,5 @@ class UserError(Exception):
         super().__init__(f"{place}{what}{advice}")
 
 
-class CheckFailed(Exception):
+class CheckFailedError(Exception):
     """A check ran to its end and the answer is no. Commands exit with code 1."""

@@ -1,0 +1,72 @@
+"""python -m train: train a spiking network; see --help."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from train import config, runs
+from train.console import console, main
+from train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a spiking network with surrogate gradients and leave it in a run folder.
+
+    Examples:
+      python -m train --preset digits
+      python -m train --dataset digits --temporal-shift --time-steps 4 --out runs/mine
+      python -m train --resume --out runs/mine
+    """
+
+    train: Annotated[config.TrainConfig, tyro.conf.arg(name="")] = field(default_factory=config.TrainConfig)
+    preset: str | None = None
+    """Start from a recipe by name: digits. Other options override it."""
+    config: Path | None = None
+    """Start from the config.json of another run. Other options override it."""
+    out: Path | None = None
+    """Run folder to write (default: runs/<dataset>-<time>)."""
+    resume: bool = False
+    """Go on with the run in --out where it was interrupted."""
+
+
+def _peek(arguments: list[str], flag: str) -> str | None:
+    """The value of `flag` on the command line, before it is parsed: it decides the defaults of all others."""
+    for index, argument in enumerate(arguments):
+        if argument == flag and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if argument.startswith(flag + "="):
+            return argument.removeprefix(flag + "=")
+    return None
+
+
+def _defaults(arguments: list[str]) -> Options:
+    name, file, out = (_peek(arguments, flag) for flag in ("--preset", "--config", "--out"))
+    if name and file:
+        raise UserError("can't use both --preset and --config")
+    if "--resume" in arguments:
+        if not out:
+            raise UserError("--resume needs --out, the run folder to go on with")
+        return Options(train=config.from_json(Path(out) / runs.CONFIG))
+    if file:
+        return Options(train=config.from_json(Path(file)))
+    return Options(train=config.preset(name) if name else config.TrainConfig())
+
+
+def command(options: Options) -> None:
+    """Run `python -m train` with parsed options."""
+    from train import loop  # torch is slow to import: --help should not wait for it
+
+    run = options.out or runs.ROOT / f"{options.train.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    loop.train(options.train, run, options.resume)
+    console.print(f"next: python -m export {run} --target loihi2")
+
+
+if __name__ == "__main__":
+    main(Options, command, "python -m train", default=lambda: _defaults(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""One neuron, several implementations: `reference` is the obvious one that every other is tested against."""

@@ -1,0 +1,63 @@
+"""Layers without memory: PyTorch's own, applied to the T * B images of [T, B, C, H, W] as one batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def fold_time(x: Tensor) -> Tensor:
+    """[T, B, ...] to [T * B, ...]; a view where strides allow."""
+    return x.flatten(0, 1)
+
+
+def unfold_time(x: Tensor, steps: int) -> Tensor:
+    """[T * B, ...] back to [T, B, ...]."""
+    return x.view(steps, -1, *x.shape[1:])
+
+
+class Conv2d(nn.Conv2d):
+    """2-D convolution of every time step; [T, B, C, H, W] to [T, B, C', H', W']."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return unfold_time(super().forward(fold_time(input)), len(input))
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with one set of statistics and affine parameters for all time steps; [T, B, C, H, W].
+
+    Source: BatchNorm3d over [B, C, T, H, W] in the official FSTA-SNN code; the same numbers, [C for FSTA, I else].
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return unfold_time(super().forward(fold_time(input)), len(input))
+
+
+class AvgPool2d(nn.AvgPool2d):
+    """Average pooling of every time step; [T, B, C, H, W]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return unfold_time(super().forward(fold_time(input)), len(input))
+
+
+class Flatten(nn.Module):
+    """[T, B, C, H, W] to [T, B, C * H * W], in C order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2)
+
+
+class Linear(nn.Linear):
+    """Fully connected at every time step; [T, B, F] to [T, B, F']."""
+
+
+def initialise(module: nn.Module) -> None:
+    """The shared initial values [C for FSTA, I else]: convolutions N(0, sqrt(2 / (k k C_out))), linear N(0, 1 / C_in)."""
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+        nn.init.normal_(module.weight, 0.0, (2.0 / fan_out) ** 0.5)
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 1.0 / module.in_features)
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        with torch.no_grad():
+            module.bias.zero_()
