@@ -67,9 +67,14 @@ class LIF:
     gate: Gate | None = None
 
     @property
+    def threshold(self) -> Ints:
+        """The threshold in units of v: vth << 6."""
+        return np.asarray(self.vth << limits.STATE_SHIFT)
+
+    @property
     def bias(self) -> Ints:
         """The bias current in units of v."""
-        return self.bias_mant << self.bias_exp
+        return np.asarray(self.bias_mant << self.bias_exp)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ def lif(current: Tensor, leak: float, threshold: float, surrogate: TanhWindow) -
     spikes = []
     for x in current:
         potential = leak * membrane + x
-        spike: Tensor = _Spike.apply(potential, threshold, surrogate)
+        spike: Tensor = _Spike.apply(potential, threshold, surrogate)  # type: ignore[no-untyped-call]
         membrane = potential * (1 - spike)
         spikes.append(spike)
     return torch.stack(spikes)

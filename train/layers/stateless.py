@@ -52,7 +52,7 @@ class Linear(nn.Linear):
 
 
 def initialise(module: nn.Module) -> None:
-    """The shared initial values [C for FSTA, I else]: convolutions N(0, sqrt(2 / (k k C_out))), linear N(0, 1 / C_in)."""
+    """Initial values [C for FSTA, I else]: convolutions N(0, sqrt(2 / (k k C_out))), linear N(0, 1 / C_in)."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
         nn.init.normal_(module.weight, 0.0, (2.0 / fan_out) ** 0.5)

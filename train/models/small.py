@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import Tensor, nn
 
 from train.data.spec import DataSpec
@@ -10,7 +12,7 @@ from train.layers.stateless import initialise
 
 
 class SmallConv(nn.Module):
-    """conv 16 - [shift] conv 32, stride 2 - [shift] conv 32 - average pool 2 - linear; BatchNorm and LIF after each conv.
+    """conv 16 - [shift] conv 32, stride 2 - [shift] conv 32 - average pool 2 - linear; batch norm and LIF after convs.
 
     Raw pixels [T, B, C, H, W] to logits [B, K], the mean over T.
     """
@@ -18,18 +20,10 @@ class SmallConv(nn.Module):
     def __init__(self, data: DataSpec, temporal_shift: bool) -> None:
         super().__init__()
         channels, height, width = data.shape
-
-        def block(inputs: int, outputs: int, stride: int, shifted: bool) -> nn.Sequential:
-            layers: list[nn.Module] = [TemporalShift(inputs)] if shifted else []
-            layers += [Conv2d(inputs, outputs, 3, stride, 1, bias=False), BatchNorm2d(outputs), LIF()]
-            return nn.Sequential(*layers)
-
         self.normalise = Normalise(data.mean, data.std)
-        self.blocks = nn.Sequential(
-            block(channels, 16, 1, False),
-            block(16, 32, 2, temporal_shift),
-            block(32, 32, 1, temporal_shift),
-        )
+        self.block1 = _block(channels, 16, 1, False)
+        self.block2 = _block(16, 32, 2, temporal_shift)
+        self.block3 = _block(32, 32, 1, temporal_shift)
         self.pool = AvgPool2d(2)
         self.flatten = Flatten()
         self.head = Linear(32 * (-(-height // 2) // 2) * (-(-width // 2) // 2), data.classes)
@@ -37,7 +31,17 @@ class SmallConv(nn.Module):
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(self.normalise(x))
+        x = self.block3(self.block2(self.block1(self.normalise(x))))
         x = self.head(self.flatten(self.pool(x)))
         logits: Tensor = self.readout(x)
         return logits
+
+
+def _block(inputs: int, outputs: int, stride: int, shifted: bool) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if shifted:
+        layers["shift"] = TemporalShift(inputs)
+    layers["conv"] = Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+    layers["norm"] = BatchNorm2d(outputs)
+    layers["lif"] = LIF()
+    return nn.Sequential(layers)

@@ -1,0 +1,229 @@
+"""The float graph: what a trained model or a NIR file means, before integers.
+
+About ten kinds of frozen nodes, each with a stable id and its origin (module path or NIR node). Arrays are float64;
+shapes leave out T and B. Time is discrete: a sample is a window of `steps` steps, and every value outside its window
+is zero. Until retiming all windows start at 0 and synapses take no time; after it, a node's window starts at `start`
+machine steps and every convolution or dense costs `synapse_steps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from train.errors import UserError
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """What all nodes have: a unique id, the place it comes from, and the ids of its inputs."""
+
+    id: str
+    origin: str
+    inputs: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        """How messages name this node."""
+        return f"{type(self).__name__} {self.origin or self.id}"
+
+
+@dataclass(frozen=True, eq=False)
+class Input(Node):
+    """Raw integer values in [0, levels], shape (C, H, W)."""
+
+    shape: Shape
+    levels: int
+    start: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Node):
+    """y = scale x + shift for each channel; both (C,). Batch norm at evaluation, input normalisation."""
+
+    scale: Floats
+    shift: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Node):
+    """2-D cross-correlation: weight (O, I / groups, kH, kW), bias (O,) or one for each neuron (O, H, W), or None."""
+
+    weight: Floats
+    bias: Floats | None
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Node):
+    """y = weight x + bias: weight (O, I), x flattened in C order, bias (O,) or None."""
+
+    weight: Floats
+    bias: Floats | None
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool(Node):
+    """Mean over kernel windows without padding; windows that would overhang are left out, as in PyTorch."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten(Node):
+    """(C, H, W) to (C * H * W,), in C order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Node):
+    """Sum of all inputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Neuron(Node):
+    """LIF with hard reset: V <- leak V + x; spike when V > threshold; then V <- 0. V is 0 when the window starts."""
+
+    leak: float
+    threshold: float
+    start: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulate(Node):
+    """The read-out: V <- V + x over the window; its output is V. The mean over T is V at the last step, over T."""
+
+    start: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Delay(Node):
+    """y[t, c] = x[t - steps[c], c], zero outside the window; steps int64 (C,), negative ones look ahead."""
+
+    steps: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class TemporalShift(Node):
+    """x + alpha z, where z sees t + 1 in channels [0, future), t - 1 in [future, past), t in the rest (TS-SNN)."""
+
+    alpha: float
+    future: int
+    past: int
+
+
+Synapse: TypeAlias = Convolution | Dense
+Windowed: TypeAlias = Input | Neuron | Accumulate
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Nodes in an order in which inputs come first. The last node is the answer.
+
+    Raises:
+        UserError: an id twice, an input that is not there or comes later, a shape that does not fit.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    steps: int
+    synapse_steps: int = 0
+    shapes: dict[str, Shape] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        shapes: dict[str, Shape] = {}
+        for node in self.nodes:
+            if node.id in shapes:
+                raise UserError(f"two nodes have the id {node.id!r}", where=self.name)
+            missing = [name for name in node.inputs if name not in shapes]
+            if missing:
+                raise UserError(f"input {missing[0]!r} does not exist, or comes later", where=node.where)
+            shapes[node.id] = output_shape(node, [shapes[name] for name in node.inputs])
+        object.__setattr__(self, "shapes", shapes)
+
+    def __getitem__(self, node_id: str) -> Node:
+        for node in self.nodes:
+            if node.id == node_id:
+                return node
+        raise KeyError(node_id)
+
+    def consumers(self, node_id: str) -> tuple[Node, ...]:
+        """The nodes that take this node's output."""
+        return tuple(node for node in self.nodes if node_id in node.inputs)
+
+    def only_consumer(self, node: Node) -> Node | None:
+        """The one node that takes this node's output, None when there is none or several."""
+        consumers = self.consumers(node.id)
+        return consumers[0] if len(consumers) == 1 else None
+
+    def windowed(self) -> Iterator[Windowed]:
+        """The nodes that have a window of their own: input, neurons, read-out."""
+        for node in self.nodes:
+            if isinstance(node, Input | Neuron | Accumulate):
+                yield node
+
+    def with_nodes(self, nodes: Sequence[Node]) -> Graph:
+        """The same graph with other nodes."""
+        return replace(self, nodes=tuple(nodes))
+
+
+def rewire(node: Node, old: str, new: str) -> Node:
+    """`node` with its input `old` replaced by `new`."""
+    return replace(node, inputs=tuple(new if name == old else name for name in node.inputs))
+
+
+def output_shape(node: Node, inputs: Sequence[Shape]) -> Shape:
+    """The shape of a node's output for the shapes of its inputs.
+
+    Raises:
+        UserError: the shapes do not fit; the message names the node.
+    """
+    if isinstance(node, Input):
+        return node.shape
+    if not inputs or (len(inputs) > 1 and not isinstance(node, Add)):
+        raise UserError(f"{len(inputs)} inputs", where=node.where)
+    shape = inputs[0]
+    match node:
+        case Convolution():
+            if len(shape) != 3 or shape[0] != node.weight.shape[1] * node.groups:
+                raise UserError(f"input {shape} does not fit weight {node.weight.shape}", where=node.where)
+            sides = [
+                (shape[i + 1] + 2 * node.padding[i] - node.dilation[i] * (node.weight.shape[i + 2] - 1) - 1)
+                // node.stride[i]
+                + 1
+                for i in (0, 1)
+            ]
+            return node.weight.shape[0], sides[0], sides[1]
+        case Dense():
+            if int(np.prod(shape)) != node.weight.shape[1]:
+                raise UserError(f"input {shape} does not fit weight {node.weight.shape}", where=node.where)
+            return (node.weight.shape[0],)
+        case AveragePool():
+            if len(shape) != 3:
+                raise UserError(f"input {shape}, expected (C, H, W)", where=node.where)
+            return shape[0], *((shape[i + 1] - node.kernel[i]) // node.stride[i] + 1 for i in (0, 1))
+        case Flatten():
+            return (int(np.prod(shape)),)
+        case Add():
+            if any(other != shape for other in inputs):
+                raise UserError(f"inputs of different shapes: {list(inputs)}", where=node.where)
+        case Affine():
+            if node.scale.shape != shape[:1] or node.shift.shape != shape[:1]:
+                raise UserError(f"{node.scale.shape} channels for an input of {shape}", where=node.where)
+        case Delay():
+            if node.steps.shape != shape[:1]:
+                raise UserError(f"{node.steps.shape} delays for an input of {shape}", where=node.where)
+        case TemporalShift():
+            if not 0 <= node.future <= node.past <= shape[0]:
+                raise UserError(f"split {node.future}, {node.past} of {shape[0]} channels", where=node.where)
+    return shape

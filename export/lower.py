@@ -1,0 +1,77 @@
+"""From the retimed float graph and the chosen integers to the network that the chip runs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from export.graph import Convolution, Dense, Floats, Graph, Input, Synapse
+from export.interpret import interpret
+from export.network import LIF, Connection, Network, Population, Source
+from export.network import Convolution as IntegerConvolution
+from export.network import Dense as IntegerDense
+from export.passes.retime import guard_steps
+from export.quantise import Granularity, Signed, Weights
+from export.search import Choice, search
+from export.terms import terms
+from train.errors import UserError
+
+
+def quantise_network(
+    graph: Graph, retimed: Graph, calibration: Floats, grid: Signed, granularity: Granularity
+) -> Network:
+    """The integer network of a graph.
+
+    Args:
+        graph: the graph before retiming; its windows all start at 0, and the search runs on it.
+        retimed: the same graph after `retime(graph, synapse_steps=1)`; it gives starts and delays.
+        calibration: raw inputs, float64 [T, B, *shape].
+
+    Raises:
+        UserError: a layer whose current cannot be proved to stay within 24 bits, or a range the chip does not have.
+    """
+    guard = guard_steps(graph)
+    trace = interpret(graph, calibration)
+    programs: dict[str, Source | LIF] = {}
+    outputs: dict[str, Floats] = {}
+    choices: dict[str, Choice] = {}
+    for node in graph.windowed():
+        if isinstance(node, Input):
+            programs[node.id] = Source(max(1, node.levels.bit_length()))
+            outputs[node.id] = calibration
+        else:
+            choice = search(graph, node, outputs, programs, trace, grid, granularity, gated=guard > 0)
+            choices[node.id], programs[node.id] = choice, choice.program
+            outputs[node.id] = choice.output.astype(np.float64)
+    return _network(retimed, guard, programs, choices)
+
+
+def _network(retimed: Graph, guard: int, programs: dict[str, Source | LIF], choices: dict[str, Choice]) -> Network:
+    populations, connections = [], []
+    last = retimed.nodes[-1].id
+    for node in retimed.windowed():
+        name, shape = node.id, retimed.shapes[node.id]
+        populations.append(Population(name, node.origin, shape, node.start, programs[name], readout=name == last))
+        for term, weights in zip(terms(retimed, node), choices[name].weights if name in choices else (), strict=True):
+            if not weights.values.any():
+                continue  # a connection of nothing but zeros drives nobody
+            connections.append(_connection(term.synapse, term.source.id, name, weights, term.delay))
+    if not populations[-1].readout or len(populations) < 2:
+        raise UserError("has no read-out", where=f"model {retimed.name}", hint="end the model with MeanOverTime")
+    return Network(
+        name=retimed.name,
+        populations=tuple(populations),
+        connections=tuple(connections),
+        steps=retimed.steps,
+        period=retimed.steps + guard,
+        records=tuple(choice.record for choice in choices.values()),
+    )
+
+
+def _connection(node: Synapse, source: str, target: str, weights: Weights, delay: np.ndarray) -> Connection:
+    synapses: IntegerConvolution | IntegerDense
+    if isinstance(node, Convolution):
+        synapses = IntegerConvolution(weights.values, node.stride, node.padding, node.dilation, node.groups)
+    else:
+        assert isinstance(node, Dense)
+        synapses = IntegerDense(weights.values)
+    return Connection(node.id, node.origin, source, target, synapses, weights.exponent, delay)

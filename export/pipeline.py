@@ -1,0 +1,79 @@
+"""The compiler's table of contents: from a trained model to the integer network, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from export.graph import Floats, Graph
+from export.lower import quantise_network
+from export.network import Network
+from export.passes.compose_pooling import compose_pooling
+from export.passes.fold_batch_norm import fold_batch_norm
+from export.passes.fold_input_scale import fold_input_scale
+from export.passes.identity_synapses import identity_synapses
+from export.passes.retime import retime
+from export.passes.shift_to_delays import shift_to_delays
+from export.quantise import Granularity, PerChannel, Signed
+from export.trace import trace
+from train.data.spec import DataSpec
+
+LOIHI_SYNAPSE_STEPS = 1  # every connection costs one step
+NIR_SYNAPSE_STEPS = 0  # an edge of a NIR graph takes no time
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """What the compiler leaves: each stage's graph by name, the graph for NIR, and the integer network."""
+
+    stages: dict[str, Graph]
+    nir: Graph
+    network: Network
+
+
+PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    fold_batch_norm,
+    fold_input_scale,
+    shift_to_delays,
+    compose_pooling,
+    identity_synapses,
+)
+
+
+def lower_graph(graph: Graph) -> dict[str, Graph]:
+    """The exact part: every pass in order; stage name -> graph after it. Each construction checks the invariants."""
+    stages = {"trace": graph}
+    for step in PASSES:
+        graph = step(graph)
+        stages[step.__name__] = graph
+    return stages
+
+
+def compile_model(
+    model: nn.Module,
+    data: DataSpec,
+    steps: int,
+    name: str,
+    calibration: Floats,
+    grid: Signed | None = None,
+    granularity: Granularity | None = None,
+) -> Compiled:
+    """Compile a trained model.
+
+    Args:
+        model: a model of `train.models`, in evaluation mode for batch norm and temporal shift.
+        data: shape and range of its raw inputs.
+        steps: T.
+        calibration: raw inputs [T, B, C, H, W], float64, on which scales are searched.
+
+    Raises:
+        UserError: an operation without a rule, a layer that cannot be folded, delayed or proved; it is named.
+    """
+    stages = lower_graph(trace(model, data, steps, name))
+    final = stages[PASSES[-1].__name__]
+    retimed = retime(final, LOIHI_SYNAPSE_STEPS)
+    stages["retime"] = retimed
+    network = quantise_network(final, retimed, calibration, grid or Signed(8), granularity or PerChannel())
+    return Compiled(stages, retime(final, NIR_SYNAPSE_STEPS), network)

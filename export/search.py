@@ -1,0 +1,266 @@
+"""The scale search: for each population, the scale whose integers fire most like the float model.
+
+Layers are searched in order, each fed by the integer spikes of the layers before it, so that a later layer can make up
+for what an earlier one lost. A candidate maps the largest weight of a channel to `factor` times the top of the range;
+factors above 1 clip a few large weights to give the many small ones finer steps. The score is the number of spikes
+and silences that differ from the float model's on the calibration samples, then the weight error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export import limits, proof, quantise
+from export.graph import Accumulate, Floats, Graph, Neuron
+from export.interpret import Trace
+from export.interpret import synapse as weighted_sum
+from export.network import LIF, Gate, Ints, LayerRecord, Source
+from export.quantise import Granularity, PerChannel, Signed, Weights
+from export.terms import Term, terms
+from train.errors import UserError
+from train.kernels import fixed_point
+
+FACTORS = tuple(np.round(np.geomspace(0.75, 1.6, 20), 4))
+LARGEST_EXPONENT = 4  # headroom for shortcuts of weight 1 beside small weights; a larger one only costs threshold bits
+HALVINGS = 6  # how far a layer whose current could wrap is scaled down before it is refused
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The integers of one population: one `Weights` for each of its terms, its program, its record, its output."""
+
+    weights: tuple[Weights, ...]
+    program: LIF
+    record: LayerRecord
+    output: npt.NDArray[np.bool_] | Ints  # spikes, or the read-out's membrane potential, [T, B, *shape]
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """What the search knows of one population."""
+
+    node: Neuron | Accumulate
+    terms: tuple[Term, ...]
+    shape: tuple[int, ...]
+    bias: Floats  # units of the float membrane potential, (C,) or (C, H, W)
+    peaks: Floats  # (C,) largest |weight| into each channel
+    inputs: tuple[Floats, ...]  # the integer network's spikes that each term weighs, delays applied [T, B, *shape]
+    payloads: tuple[int, ...]
+    target: Floats  # the float model's output in its window
+    steps: int
+    gated: bool
+
+
+def search(
+    graph: Graph,
+    node: Neuron | Accumulate,
+    sources: dict[str, Floats],
+    programs: dict[str, Source | LIF],
+    trace: Trace,
+    grid: Signed,
+    granularity: Granularity,
+    gated: bool,
+) -> Choice:
+    """Choose the integers of one population of a graph with windows not yet retimed.
+
+    Args:
+        sources: integer spikes (payloads for the input) of the populations before it, float64 [T, B, *shape].
+        programs: their programs.
+        trace: the float model's values on the same samples.
+        gated: whether it must be held silent outside its window.
+
+    Raises:
+        UserError: no scale keeps its current within 24 bits; the message names the layer.
+    """
+    layer = _layer(graph, node, sources, programs, trace, gated)
+    scales = _channel_scales(layer, granularity)
+    for halving in range(HALVINGS + 1):
+        for exponent in range(LARGEST_EXPONENT, -1, -1):
+            top = grid.largest * 2.0 ** (exponent - halving)
+            candidates = [_integers(layer, scales * (top * factor), scales * top, grid) for factor in FACTORS]
+            if all(candidate is not None for candidate in candidates):
+                scored = [_score(layer, candidate) for candidate in candidates if candidate is not None]
+                return _best(layer, scales * top, scored, grid, granularity)
+    raise UserError(
+        f"its current can leave the 24 bits of the chip's state at every scale down to 2^-{HALVINGS} of full range",
+        where=node.where,
+        hint="fewer inputs per neuron, fewer input levels, or a smaller bias or time window",
+    )
+
+
+def _layer(
+    graph: Graph,
+    node: Neuron | Accumulate,
+    sources: dict[str, Floats],
+    programs: dict[str, Source | LIF],
+    trace: Trace,
+    gated: bool,
+) -> _Layer:
+    inputs = terms(graph, node)
+    shape = graph.shapes[node.id]
+    bias = np.zeros(shape[0])
+    for term in inputs:
+        if term.synapse.bias is not None:
+            extra = term.synapse.bias
+            ndim = max(bias.ndim, extra.ndim)
+            bias = quantise.rows(bias, ndim) + quantise.rows(extra, ndim)
+    peaks = np.max([np.abs(t.synapse.weight).reshape(shape[0], -1).max(1) for t in inputs], axis=0)
+    if not peaks.any():
+        raise UserError("every weight into it is zero", where=node.where)
+    return _Layer(
+        node=node,
+        terms=inputs,
+        shape=shape,
+        bias=bias,
+        peaks=np.where(peaks > 0, peaks, peaks.max()),
+        inputs=tuple(_delayed(sources[t.source.id], t.delay) for t in inputs),
+        payloads=tuple(proof.largest_payload(programs[t.source.id]) for t in inputs),
+        target=trace.values[node.id],
+        steps=graph.steps,
+        gated=gated,
+    )
+
+
+def _delayed(x: Floats, delay: Ints) -> Floats:
+    """x[t - delay[c], c] within the window, zero outside."""
+    if not delay.any():
+        return x
+    out = np.zeros_like(x)
+    for channel, d in enumerate(delay):
+        if d >= 0:
+            out[d:, :, channel] = x[: len(x) - d, :, channel]
+        else:
+            out[:d, :, channel] = x[-d:, :, channel]
+    return out
+
+
+def _channel_scales(layer: _Layer, granularity: Granularity) -> Floats:
+    """(C,) units of a_in per unit of the float potential that map the largest weight to 1."""
+    if isinstance(granularity, PerChannel) and isinstance(layer.node, Neuron):
+        return np.asarray(1 / layer.peaks)
+    return np.full_like(layer.peaks, 1 / layer.peaks.max())  # classes of a read-out must stay comparable
+
+
+@dataclass(frozen=True, eq=False)
+class _Integers:
+    scale: Floats
+    weights: tuple[Weights, ...]
+    program: LIF
+    bound: tuple[int, int]
+
+
+def _integers(layer: _Layer, scale: Floats, unclipped: Floats, grid: Signed) -> _Integers | None:
+    """The population at `scale`; None if a range or the overflow proof does not allow it."""
+    weights = []
+    for term in layer.terms:
+        peak = (np.abs(term.synapse.weight).reshape(len(scale), -1).max(1) * unclipped).max()
+        exponent = quantise.finest_exponent(float(peak), grid)
+        if exponent is None:
+            return None
+        weights.append(quantise.quantise_weights(term.synapse.weight, scale, exponent, grid))
+    encoded = quantise.quantise_bias(layer.bias * quantise.rows(scale, layer.bias.ndim) * (1 << limits.STATE_SHIFT))
+    readout = isinstance(layer.node, Accumulate)
+    vth = np.full(len(scale), limits.VTH_LIMIT - 1)
+    if isinstance(layer.node, Neuron):
+        vth = np.rint(scale * layer.node.threshold).astype(np.int64)
+    if encoded is None or vth.max() >= limits.VTH_LIMIT:
+        return None
+    mantissa, bias_exp = quantise.rows(encoded[0], len(layer.shape)), encoded[1]
+    drivers = [
+        proof.Driver(t.synapse, w.values, w.exponent, x.shape[2:], payload)
+        for t, w, x, payload in zip(layer.terms, weights, layer.inputs, layer.payloads, strict=True)
+    ]
+    low, high = proof.current_bounds(drivers)
+    bias = np.asarray(mantissa << bias_exp)
+    gate: Gate | None = None
+    if layer.gated and not readout:
+        gate = proof.gate_for(high, np.broadcast_to(bias, layer.shape))
+        if gate is None:
+            return None
+    bound = (int(low.min()) - (gate.current if gate else 0), int(high.max()))
+    if not proof.cannot_wrap(*bound):
+        return None
+    if readout and not proof.cannot_fire(low, high, bias, limits.VTH_LIMIT - 1, layer.steps):
+        return None
+    program = LIF(
+        du=limits.DU_RANGE[1],
+        dv=quantise.quantise_decay(layer.node.leak if isinstance(layer.node, Neuron) else 1.0),
+        vth=quantise.rows(vth, len(layer.shape)),
+        bias_mant=mantissa,
+        bias_exp=bias_exp,
+        gate=gate,
+    )
+    return _Integers(scale, tuple(weights), program, bound)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    integers: _Integers
+    output: npt.NDArray[np.bool_] | Ints
+    mismatches: Floats  # (C,) spikes that differ from the float model's; for the read-out one squared error for all
+    error: Floats  # (C,) squared weight error in float units
+
+
+def _run(layer: _Layer, integers: _Integers) -> npt.NDArray[np.bool_] | Ints:
+    current: Ints | int = 0
+    for term, w, x in zip(layer.terms, integers.weights, layer.inputs, strict=True):
+        node = replace(term.synapse, weight=w.values.astype(np.float64), bias=None)
+        current = current + (weighted_sum(node, x).astype(np.int64) << w.exponent)
+    program = integers.program
+    spikes, membrane = fixed_point.loihi_lif(
+        torch.as_tensor(current), torch.as_tensor(program.vth), torch.as_tensor(program.bias), program.dv, program.du
+    )
+    result: npt.NDArray[np.bool_] | Ints = (membrane if isinstance(layer.node, Accumulate) else spikes).numpy()
+    return result
+
+
+def _score(layer: _Layer, integers: _Integers) -> _Scored:
+    output = _run(layer, integers)
+    channels = len(layer.peaks)
+    if isinstance(layer.node, Accumulate):
+        unit = integers.scale.reshape(1, 1, -1) * (1 << limits.STATE_SHIFT)
+        mismatches = np.full(channels, np.square(output[-1:] / unit - layer.target[-1:]).sum())
+    else:
+        wrong = output != (layer.target > 0)
+        mismatches = np.moveaxis(wrong, 2, 0).reshape(channels, -1).sum(1).astype(np.float64)
+    error = np.zeros(channels)
+    for term, w in zip(layer.terms, integers.weights, strict=True):
+        back = (w.values << w.exponent) / quantise.rows(integers.scale, w.values.ndim)
+        error += np.square(back - term.synapse.weight).reshape(channels, -1).sum(1)
+    return _Scored(integers, output, mismatches, error)
+
+
+def _best(layer: _Layer, top: Floats, scored: list[_Scored], grid: Signed, granularity: Granularity) -> Choice:
+    mismatches = np.stack([s.mismatches for s in scored])
+    errors = np.stack([s.error for s in scored])
+    if not isinstance(granularity, PerChannel) or isinstance(layer.node, Accumulate):
+        mismatches = np.broadcast_to(mismatches.sum(1, keepdims=True), mismatches.shape)
+        errors = np.broadcast_to(errors.sum(1, keepdims=True), errors.shape)
+    best = np.array([np.lexsort((errors[:, c], mismatches[:, c]))[0] for c in range(len(layer.peaks))])
+    scale = np.array([scored[b].integers.scale[c] for c, b in enumerate(best)])
+    chosen = _integers(layer, scale, top, grid)
+    if chosen is None:  # channels are independent, so what each candidate satisfies, their mixture does: not reached
+        raise UserError("the scales of its channels cannot be combined", where=layer.node.where)
+    final = _score(layer, chosen)
+    return Choice(chosen.weights, chosen.program, _record(layer, final), final.output)
+
+
+def _record(layer: _Layer, scored: _Scored) -> LayerRecord:
+    weights = sum(float(np.square(t.synapse.weight).sum()) for t in layer.terms)
+    if isinstance(layer.node, Accumulate):
+        agreement = np.mean(scored.output[-1].argmax(-1) == layer.target[-1].argmax(-1))
+    else:
+        agreement = 1 - scored.mismatches.sum() / layer.target.size
+    per_volt = scored.integers.scale * (1 << limits.STATE_SHIFT)
+    return LayerRecord(
+        population=layer.node.id,
+        scale=(float(per_volt.min()), float(per_volt.max())),
+        weight_error=float(np.sqrt(scored.error.sum() / weights)),
+        saturated=sum(w.saturated for w in scored.integers.weights),
+        spike_agreement=float(agreement),
+        current_bound=scored.integers.bound,
+    )

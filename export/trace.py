@@ -1,0 +1,130 @@
+"""A PyTorch model to the float graph, by symbolic tracing; an operation without a rule is refused by name."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from export import graph as g
+from train import layers
+from train.data.spec import DataSpec
+from train.errors import UserError
+
+
+class _Tracer(fx.Tracer):
+    """Traces down to this project's layers."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m).__module__.startswith(("train.layers", "torch.nn")) and not isinstance(m, nn.Sequential)
+
+
+def trace(model: nn.Module, data: DataSpec, steps: int, name: str) -> g.Graph:
+    """The float graph of `model` at evaluation.
+
+    Raises:
+        UserError: an operation or layer that the exporter has no rule for; the message names its module path.
+    """
+    traced = _Tracer().trace(model)
+    modules = dict(model.named_modules())
+    nodes: list[g.Node] = []
+    ids: dict[fx.Node, str] = {}
+    for step in traced.nodes:
+        inputs = tuple(ids[argument] for argument in step.all_input_nodes if argument in ids)
+        if step.op == "placeholder":
+            nodes.append(g.Input("input", step.name, (), data.shape, data.levels))
+        elif step.op == "call_module":
+            nodes.append(_module(modules[str(step.target)], str(step.target), inputs))
+        elif step.op == "call_function" and step.target in (operator.add, torch.add):
+            nodes.append(g.Add(step.name, step.name, inputs))
+        elif step.op == "output":
+            break
+        else:
+            raise UserError(f"no rule for the operation {step.target}", where=_place(step), hint=_HINT)
+        ids[step] = nodes[-1].id
+    return g.Graph(name, tuple(nodes), steps)
+
+
+_HINT = "build the model from train.layers, or add a rule in export/trace.py"
+
+
+def _place(step: fx.Node) -> str:
+    stack = step.meta.get("nn_module_stack") or {}
+    return next(reversed(stack.values()))[0] if stack else step.name
+
+
+def _array(tensor: torch.Tensor) -> g.Floats:
+    return tensor.detach().cpu().double().numpy().copy()
+
+
+def _bias(tensor: torch.Tensor | None) -> g.Floats | None:
+    return None if tensor is None else _array(tensor)
+
+
+def _module(module: nn.Module, path: str, inputs: tuple[str, ...]) -> g.Node:
+    rule = _RULES.get(type(module))
+    if rule is None:
+        raise UserError(f"no rule for a layer of type {type(module).__name__}", where=path, hint=_HINT)
+    return rule(module, path, inputs)
+
+
+def _affine(module: layers.BatchNorm2d, path: str, inputs: tuple[str, ...]) -> g.Node:
+    """gamma (x - mean) / sqrt(var + eps) + beta, with the running statistics."""
+    if module.running_mean is None or module.running_var is None:
+        raise UserError("batch norm without running statistics depends on the batch", where=path)
+    scale = _array(module.weight) / np.sqrt(_array(module.running_var) + module.eps)
+    return g.Affine(path, path, inputs, scale, _array(module.bias) - scale * _array(module.running_mean))
+
+
+def _normalise(module: layers.Normalise, path: str, inputs: tuple[str, ...]) -> g.Node:
+    scale = 1 / _array(module.std).reshape(-1)
+    return g.Affine(path, path, inputs, scale, -_array(module.mean).reshape(-1) * scale)
+
+
+def _convolution(module: layers.Conv2d, path: str, inputs: tuple[str, ...]) -> g.Node:
+    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+        raise UserError(f"padding {module.padding!r}, mode {module.padding_mode!r}: only zeros by number", where=path)
+    return g.Convolution(
+        path,
+        path,
+        inputs,
+        _array(module.weight),
+        _bias(module.bias),
+        _pair(module.stride),
+        _pair(module.padding),
+        _pair(module.dilation),
+        module.groups,
+    )
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = (value, value) if isinstance(value, int) else value
+    return int(first), int(second)
+
+
+def _pool(module: layers.AvgPool2d, path: str, inputs: tuple[str, ...]) -> g.Node:
+    if _pair(module.padding) != (0, 0) or module.ceil_mode:
+        raise UserError("average pooling with padding or ceil_mode has no rule", where=path)
+    return g.AveragePool(path, path, inputs, _pair(module.kernel_size), _pair(module.stride))
+
+
+def _shift(module: layers.TemporalShift, path: str, inputs: tuple[str, ...]) -> g.Node:
+    split = module.fixed_split
+    return g.TemporalShift(path, path, inputs, module.alpha.item(), split.future, split.past)
+
+
+_RULES: dict[type[nn.Module], Callable[[Any, str, tuple[str, ...]], g.Node]] = {
+    layers.Normalise: _normalise,
+    layers.BatchNorm2d: _affine,
+    layers.Conv2d: _convolution,
+    layers.Linear: lambda m, path, inputs: g.Dense(path, path, inputs, _array(m.weight), _bias(m.bias)),
+    layers.AvgPool2d: _pool,
+    layers.Flatten: lambda m, path, inputs: g.Flatten(path, path, inputs),
+    layers.LIF: lambda m, path, inputs: g.Neuron(path, path, inputs, m.leak, m.threshold),
+    layers.TemporalShift: _shift,
+    layers.MeanOverTime: lambda m, path, inputs: g.Accumulate(path, path, inputs),
+}

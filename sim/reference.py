@@ -1,0 +1,150 @@
+"""The slow and obvious simulator: every population, every machine step, int64, one sample stream at a time.
+
+It runs the machine, not the model: synapses deliver one step late, delays are rings of future input, gates and resets
+act at their steps, and samples follow each other without a pause. All other engines are tested against it, and it
+explains a divergence: with `watch`, it returns the state of one population at one step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from export import limits
+from export.network import LIF, Connection, Convolution, Ints, Network, Population
+from sim.recording import Recording
+
+Value = TypeVar("Value", bound=np.generic)
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """What a stream of back-to-back samples did, for every machine step.
+
+    Attributes:
+        spikes: population id -> bool [machine steps, *shape], the read-out included (it never fires).
+        current: synaptic input a_in that arrived, int64, gate included.
+        before: membrane potential before the step's update (after a reset), int64.
+        membrane: membrane potential after the update and before a spike resets it, int64.
+    """
+
+    spikes: dict[str, npt.NDArray[np.bool_]]
+    current: dict[str, Ints]
+    before: dict[str, Ints]
+    membrane: dict[str, Ints]
+
+
+def run(network: Network, inputs: Ints) -> Recording:
+    """Simulate samples back to back; inputs int64 [samples, T, *shape] of payloads."""
+    stream = simulate(network, inputs)
+    spiking = [p for p in network.populations if isinstance(p.program, LIF)]
+    return Recording(
+        engine="reference",
+        spikes={p.id: windows(stream.spikes[p.id], p, network) for p in spiking if not p.readout},
+        membrane={p.id: windows(stream.membrane[p.id], p, network) for p in spiking if p.readout},
+    )
+
+
+def windows(stream: npt.NDArray[Value], population: Population, network: Network) -> npt.NDArray[Value]:
+    """[machine steps, *shape] to the population's windows [samples, T, *shape]."""
+    samples = (len(stream) - network.machine_steps(1)) // network.period + 1
+    starts = [population.start + n * network.period for n in range(samples)]
+    return np.stack([stream[start : start + network.steps] for start in starts])
+
+
+def simulate(network: Network, inputs: Ints) -> Stream:
+    """Every machine step of `len(inputs)` samples."""
+    total = network.machine_steps(len(inputs))
+    lifs = [p for p in network.populations if isinstance(p.program, LIF)]
+    shapes = {p.id: (total, *p.shape) for p in lifs}
+    stream = Stream(
+        spikes={name: np.zeros(shape, dtype=np.bool_) for name, shape in shapes.items()},
+        current={name: np.zeros(shape, dtype=np.int64) for name, shape in shapes.items()},
+        before={name: np.zeros(shape, dtype=np.int64) for name, shape in shapes.items()},
+        membrane={name: np.zeros(shape, dtype=np.int64) for name, shape in shapes.items()},
+    )
+    sent: dict[str, Ints] = {p.id: np.zeros((total, *p.shape), dtype=np.int64) for p in network.populations}
+    _play(sent[network.source.id], network, inputs)
+    u = {p.id: np.zeros(p.shape, dtype=np.int64) for p in lifs}
+    v = {p.id: np.full(p.shape, _initial(p), dtype=np.int64) for p in lifs}
+    for step in range(total):
+        for p in lifs:
+            assert isinstance(p.program, LIF)
+            arriving = np.zeros(p.shape, dtype=np.int64)
+            for connection in network.inputs_of(p.id):
+                arriving += _deliver(connection, sent[connection.source], step)
+            if p.program.gate is not None and step >= 1 and not _inside(step, p, network):
+                arriving -= p.program.gate.current
+            if step >= p.start and (step - p.start) % network.period == 0:
+                u[p.id][:], v[p.id][:] = 0, 0
+            stream.current[p.id][step], stream.before[p.id][step] = arriving, v[p.id]
+            u[p.id], v[p.id] = _update(p.program, u[p.id], v[p.id], arriving)
+            fired = v[p.id] > p.program.threshold
+            stream.spikes[p.id][step], stream.membrane[p.id][step] = fired, v[p.id]
+            v[p.id][fired] = 0
+            sent[p.id][step] = fired
+    return stream
+
+
+def _initial(population: Population) -> int:
+    """A gated population starts far below threshold, since no gate can reach machine step 0."""
+    assert isinstance(population.program, LIF)
+    return 0 if population.program.gate is None else 1 - limits.STATE_LIMIT
+
+
+def _play(stream: Ints, network: Network, inputs: Ints) -> None:
+    for sample, frames in enumerate(inputs):
+        start = network.source.start + sample * network.period
+        stream[start : start + network.steps] = frames
+
+
+def _inside(step: int, population: Population, network: Network) -> bool:
+    return step >= population.start and (step - population.start) % network.period < network.steps
+
+
+def _deliver(connection: Connection, sent: Ints, step: int) -> Ints:
+    """a_in that a connection delivers at `step`: what each channel sent 1 + delay steps ago, weighted."""
+    arriving = np.zeros(sent.shape[1:], dtype=np.int64)
+    for channel, delay in enumerate(connection.delay):
+        if step - 1 - delay >= 0:
+            arriving[channel] = sent[step - 1 - delay, channel]
+    synapses = connection.synapses
+    if isinstance(synapses, Convolution):
+        total = _convolve(synapses, arriving)
+    else:
+        total = synapses.weight @ arriving.reshape(-1)
+    return np.asarray(total << connection.weight_exp)
+
+
+def _convolve(synapses: Convolution, x: Ints) -> Ints:
+    """Cross-correlation by its definition: one shifted, strided view of the padded image for each kernel tap."""
+    (ph, pw), (sh, sw), (dh, dw) = synapses.padding, synapses.stride, synapses.dilation
+    outputs, height, width = synapses.output_shape(x.shape)
+    padded = np.pad(x, ((0, 0), (ph, ph), (pw, pw)))
+    result = np.zeros((outputs, height, width), dtype=np.int64)
+    per_group_in, per_group_out = synapses.weight.shape[1], outputs // synapses.groups
+    for group in range(synapses.groups):
+        image = padded[group * per_group_in : (group + 1) * per_group_in]
+        out = slice(group * per_group_out, (group + 1) * per_group_out)
+        for i in range(synapses.weight.shape[2]):
+            for j in range(synapses.weight.shape[3]):
+                rows = slice(i * dh, i * dh + sh * (height - 1) + 1, sh)
+                columns = slice(j * dw, j * dw + sw * (width - 1) + 1, sw)
+                result[out] += np.tensordot(synapses.weight[out, :, i, j], image[:, rows, columns], axes=1)
+    return result
+
+
+def _round_to_zero(x: Ints, shift: int) -> Ints:
+    return np.asarray(np.sign(x) * (np.abs(x) >> shift))
+
+
+def _update(program: LIF, u: Ints, v: Ints, a_in: Ints) -> tuple[Ints, Ints]:
+    """One step of the neuron's equations (see `export.network.LIF`)."""
+    unity, limit = limits.DECAY_UNITY, limits.STATE_LIMIT
+    u = _round_to_zero(u * (unity - (program.du + 1)), 12) + (a_in << limits.STATE_SHIFT)
+    u = np.where(u > limit, u - 2 * limit, np.where(u <= -limit, u + 2 * limit, u))
+    v = _round_to_zero(v * (unity - program.dv), 12) + u + program.bias
+    return u, np.clip(v, 1 - limit, limit - 1)

@@ -1,0 +1,35 @@
+"""Loihi's LIF in integers, multi-step, in plain PyTorch: the arithmetic that training and export agree on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+STATE_LIMIT = 1 << 23
+DECAY_SHIFT, STATE_SHIFT = 12, 6
+
+
+def round_to_zero(x: Tensor, shift: int) -> Tensor:
+    """sign(x) * (|x| >> shift), for int64 tensors."""
+    return torch.sign(x) * (torch.abs(x) >> shift)
+
+
+def loihi_lif(current: Tensor, vth: Tensor, bias: Tensor, dv: int, du: int = 4095) -> tuple[Tensor, Tensor]:
+    """Spikes (bool) and membrane potential before reset (int64) for synaptic input a_in; all [T, B, *shape], int64.
+
+    u <- rz(u (4096 - (du + 1)), 12) + (a_in << 6), wrapped once;  v <- clip(rz(v (4096 - dv), 12) + u + bias)
+    spike when v > (vth << 6), then v <- 0. Source: lava-nc 0.10.0, `PyLifResetModelBitAcc`.
+    """
+    u = torch.zeros_like(current[0])
+    v = torch.zeros_like(current[0])
+    spikes, membrane = [], []
+    for a_in in current:
+        u = round_to_zero(u * (4096 - (du + 1)), DECAY_SHIFT) + (a_in << STATE_SHIFT)
+        u = torch.where(u > STATE_LIMIT, u - 2 * STATE_LIMIT, torch.where(u <= -STATE_LIMIT, u + 2 * STATE_LIMIT, u))
+        v = round_to_zero(v * (4096 - dv), DECAY_SHIFT) + u + bias
+        v = v.clamp(1 - STATE_LIMIT, STATE_LIMIT - 1)
+        spike = v > (vth << STATE_SHIFT)
+        membrane.append(v)
+        spikes.append(spike)
+        v = v.masked_fill(spike, 0)
+    return torch.stack(spikes), torch.stack(membrane)
