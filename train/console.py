@@ -37,7 +37,7 @@ def main(
         parsed = tyro.cli(
             options,
             prog=program,
-            default=default() if default else tyro.MISSING,
+            default=default() if default else options(),
             args=[argument for argument in given if argument != "--debug"],
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )

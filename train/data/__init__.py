@@ -29,16 +29,26 @@ class Dataset:
     test: Split
 
 
+def spec(name: str) -> DataSpec:
+    """The specification of a data set, without loading it.
+
+    Raises:
+        UserError: no such data set.
+    """
+    if name == DIGITS.name:
+        return DIGITS
+    raise UserError(f"unknown data set {name!r}", hint="known data sets: digits")
+
+
 def load(name: str) -> Dataset:
     """Load a data set by name.
 
     Raises:
         UserError: no such data set.
     """
-    if name == "digits":
-        train, test = load_digits_split()
-        return Dataset(DIGITS, Split(*train), Split(*test))
-    raise UserError(f"unknown data set {name!r}", hint="known data sets: digits")
+    found = spec(name)
+    train, test = load_digits_split()
+    return Dataset(found, Split(*train), Split(*test))
 
 
 def repeat_over_time(frames: Tensor, steps: int) -> Tensor:

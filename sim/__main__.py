@@ -1,0 +1,49 @@
+"""python -m sim: run the integer network in several engines and check that their spikes are equal; see --help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from train.console import main
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run the integer network of a run folder in several engines and check that they give the same spikes.
+
+    Engines: integer (this project's own), torch (the trained model with integer layers), lava (Lava's fixed-point CPU
+    simulator), reference (slow, obvious, step by step). Exit code 0: all equal. 1: they differ. 2: bad input.
+
+    Examples:
+      python -m sim
+      python -m sim runs/mine --engines integer lava --lava-samples 50
+      python -m sim runs/mine --input INPUTS.npz
+    """
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """Run folder (default: the newest)."""
+    engines: tuple[str, ...] = field(default=("torch", "integer", "lava"))
+    """Engines to compare; integer always runs."""
+    samples: int | None = None
+    """Samples to run (default: the whole test set)."""
+    lava_samples: int = 20
+    """Of these, how many the slow engines (lava, reference) run."""
+    input: Path | None = None
+    """INPUTS.npz with x (samples, T, ...) of whole numbers and optional y, instead of the run's test set."""
+    lava_timeout: float = 600.0
+    """Seconds that Lava may take."""
+
+
+def command(options: Options) -> None:
+    """Run `python -m sim` with parsed options."""
+    from sim.command import simulate
+
+    simulate(options.run, options.engines, options.samples, options.lava_samples, options.input, options.lava_timeout)
+
+
+if __name__ == "__main__":
+    main(Options, command, "python -m sim")

@@ -1,0 +1,57 @@
+"""Count what an engine did: spikes, neuron updates, synaptic operations. The report reads the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.activity import Activity, ConnectionActivity, PopulationActivity, raster_neurons
+from deploy.synapses import fan_out
+from export.network import Ints, Network, Population, Source
+from sim.recording import Recording
+
+
+def measure(network: Network, recording: Recording, inputs: Ints, accuracy: Mapping[str, tuple[int, int]]) -> Activity:
+    """Activity of a recording; inputs int64 [samples, T, *shape], whose values other than zero count as events."""
+    sent = {p.id: _events(p, recording, inputs) for p in network.populations if not p.readout}
+    samples = len(inputs)
+    populations = tuple(
+        _population(p, sent[p.id], 0 if isinstance(p.program, Source) else samples * network.steps * p.size)
+        for p in network.populations
+        if not p.readout
+    )
+    by_id = {p.id: p for p in populations}
+    connections = []
+    for connection in network.connections:
+        source, target = network.population(connection.source), network.population(connection.target)
+        drives = fan_out(connection, source, target)
+        per_neuron = by_id[source.id].spikes_per_neuron
+        connections.append(ConnectionActivity(connection.id, by_id[source.id].spikes, int((per_neuron * drives).sum())))
+    return Activity(
+        network=network.name,
+        engine=recording.engine,
+        samples=samples,
+        steps=network.steps,
+        raster_sample=0,
+        populations=populations,
+        connections=tuple(connections),
+        accuracy=dict(accuracy),
+    )
+
+
+def _events(population: Population, recording: Recording, inputs: Ints) -> npt.NDArray[np.bool_]:
+    return np.asarray(inputs != 0) if isinstance(population.program, Source) else recording.spikes[population.id]
+
+
+def _population(population: Population, sent: npt.NDArray[np.bool_], updates: int) -> PopulationActivity:
+    shown = raster_neurons(population.size)
+    return PopulationActivity(
+        id=population.id,
+        spikes_per_step=sent.sum(axis=(0, *range(2, sent.ndim)), dtype=np.int64),
+        spikes_per_neuron=sent.sum(axis=(0, 1), dtype=np.int64),
+        neuron_updates=updates,
+        raster=sent[0].reshape(len(sent[0]), -1)[:, shown],
+        raster_neurons=shown,
+    )

@@ -1,0 +1,191 @@
+"""What `python -m sim` does: run the engines, compare them, write equivalence.json and activity.h5."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+from torch import nn
+
+from deploy.activity_store import write_activity
+from export.network import Ints, Network
+from export.store import read_network
+from sim import activity, equivalence, fast, float_model, inputs, lava, reference, torch_engine
+from sim.equivalence import Comparison
+from sim.inputs import Inputs
+from sim.recording import Recording
+from train import data, runs
+from train.console import console, progress
+from train.errors import CheckFailedError, UserError
+from train.restore import restore
+
+ENGINES = ("integer", "torch", "lava", "reference")
+SLOW_ENGINES = ("lava", "reference")  # a sample takes them milliseconds to seconds, so they get the first few
+
+
+def simulate(
+    run: Path | None,
+    engines: Sequence[str],
+    samples: int | None,
+    slow_samples: int,
+    input_file: Path | None,
+    lava_timeout: float,
+) -> None:
+    """Run the engines on the run's test set (or a file) and compare them.
+
+    Raises:
+        UserError: bad input, or nothing to compare.
+        CheckFailedError: two engines differ, or Lava failed.
+    """
+    folder = runs.find(run, needs={runs.NETWORK: "python -m export --target loihi2"})
+    network = read_network(folder / runs.NETWORK)
+    unknown = [engine for engine in engines if engine not in ENGINES]
+    if unknown:
+        raise UserError(f"--engines {unknown[0]}", hint=f"known engines: {', '.join(ENGINES)}")
+    given = _inputs(folder, network, input_file, samples)
+    has_model = (folder / runs.CHECKPOINT).is_file()
+    model = restore(folder).model if has_model else None
+    order = ["integer", *(engine for engine in engines if engine != "integer")]
+    recordings = {e: _run(e, network, model, _share(e, given.x, slow_samples), lava_timeout) for e in order}
+    integer = recordings["integer"]
+    comparisons = [
+        equivalence.compare(network, integer, recording, given.x)
+        for engine, recording in recordings.items()
+        if engine != "integer"
+    ]
+    floats = None
+    if model is not None:
+        with progress() as bar:
+            task = bar.add_task("float", total=len(given.x), note="")
+            floats = float_model.run(
+                network, model, given.x, integer, progress=lambda done, total: bar.update(task, completed=done)
+            )
+    accuracy = _accuracy(network, recordings, floats, given.labels)
+    write_activity(folder / runs.ACTIVITY, activity.measure(network, integer, given.x, accuracy))
+    runs.write_json(folder / runs.EQUIVALENCE, to_json(network, comparisons, floats, accuracy))
+    _print(folder, network, comparisons, floats, accuracy)
+    different = next((c for c in comparisons if not c.equal), None)
+    if different is not None and different.divergence is not None:
+        where = different.divergence
+        raise CheckFailedError(
+            f"{different.engines[0]} and {different.engines[1]} differ, first in sample {where.sample}, step "
+            f"{where.step}, population {where.population}, neuron {list(where.neuron)}: {where.text}"
+        )
+
+
+def _inputs(folder: Path, network: Network, file: Path | None, samples: int | None) -> Inputs:
+    if file is not None:
+        given = inputs.read(file, network)
+    else:
+        runs.find(folder, needs={runs.CONFIG: "python -m train (or give --input INPUTS.npz)"})
+        from train.config import from_json
+
+        test = data.load(from_json(folder / runs.CONFIG).dataset).test
+        frames = test.frames.numpy()
+        given = Inputs(inputs.payloads(frames, network, "test set"), test.labels.numpy().astype(np.int64))
+    if samples is not None and not 1 <= samples <= len(given.x):
+        raise UserError(f"--samples {samples}, there are {len(given.x)}")
+    return Inputs(given.x[:samples], None if given.labels is None else given.labels[:samples])
+
+
+def _share(engine: str, x: Ints, slow_samples: int) -> Ints:
+    return x[:slow_samples] if engine in SLOW_ENGINES else x
+
+
+def _run(engine: str, network: Network, model: nn.Module | None, x: Ints, lava_timeout: float) -> Recording:
+    with progress() as bar:
+        task = bar.add_task(engine, total=len(x), note="")
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        advance(0, len(x))
+        result = _engine(engine, network, model, x, lava_timeout, advance)
+        bar.update(task, completed=len(x), total=len(x), note=f"{len(x)} samples")
+    return result
+
+
+def _engine(
+    engine: str,
+    network: Network,
+    model: nn.Module | None,
+    x: Ints,
+    lava_timeout: float,
+    advance: Callable[[int, int], None],
+) -> Recording:
+    if engine == "torch":
+        if model is None:
+            raise UserError("the torch engine needs the run's checkpoint", hint="choose --engines integer lava")
+        return torch_engine.run(network, model, x, progress=advance)
+    if engine == "lava":
+        try:
+            return lava.run(network, x, timeout=lava_timeout, progress=advance)
+        except lava.LavaError as error:
+            raise CheckFailedError(str(error)) from error
+    if engine == "reference":
+        return reference.run(network, x)
+    return fast.run(network, x, progress=advance)
+
+
+def _accuracy(
+    network: Network, recordings: dict[str, Recording], floats: float_model.FloatRun | None, labels: Ints | None
+) -> dict[str, tuple[int, int]]:
+    if labels is None:
+        return {}
+    answers = {name: float_model.answers(network, r) for name, r in recordings.items() if network.readout}
+    if floats is not None:
+        answers = {"float": floats.answers, **answers}
+    return {name: (int((a == labels[: len(a)]).sum()), len(a)) for name, a in answers.items()}
+
+
+def to_json(
+    network: Network,
+    comparisons: Sequence[Comparison],
+    floats: float_model.FloatRun | None,
+    accuracy: dict[str, tuple[int, int]],
+) -> dict[str, object]:
+    """equivalence.json (schema version 1)."""
+    correct, total = accuracy.get("float", (0, 0))
+    return {
+        "schema_version": 1,
+        "network": network.name,
+        "comparisons": [{**dataclasses.asdict(c), "equal": c.equal} for c in comparisons],
+        "float": None
+        if floats is None
+        else {
+            "agreement": [dataclasses.asdict(layer) for layer in floats.layers],
+            "accuracy": correct / total if total else None,
+        },
+        "accuracy": {name: list(counts) for name, counts in accuracy.items()},
+    }
+
+
+def _print(
+    folder: Path,
+    network: Network,
+    comparisons: Sequence[Comparison],
+    floats: float_model.FloatRun | None,
+    accuracy: dict[str, tuple[int, int]],
+) -> None:
+    if comparisons:
+        table = Table(title=f"{network.name}: every population, step and sample", title_justify="left")
+        for column in ("engines", "samples", "steps", "populations", "spikes", "values compared", "mismatches"):
+            table.add_column(column, justify="left" if column == "engines" else "right")
+        for c in comparisons:
+            mismatches = sum(p.mismatches for p in c.populations)
+            table.add_row(
+                " = ".join(c.engines) if c.equal else " != ".join(c.engines),
+                *(f"{n:,}" for n in (c.samples, c.steps, len(c.populations), c.spikes)),
+                f"{sum(p.compared for p in c.populations):,}",
+                f"[green]{mismatches}[/]" if c.equal else f"[red]{mismatches:,}[/]",
+            )
+        console.print(table)
+    if accuracy:
+        console.print("accuracy  " + "   ".join(f"{n} {k / total:.2%} ({total})" for n, (k, total) in accuracy.items()))
+    if floats is not None:
+        parts = "   ".join(f"{layer.population} {layer.agreement:.2%}" for layer in floats.layers)
+        console.print(f"float and integer spikes that agree  {parts}")
+    console.print(f"wrote {folder / runs.EQUIVALENCE} and {folder / runs.ACTIVITY}")

@@ -1,0 +1,143 @@
+"""The check that two engines give the same spikes: every population, every step, every sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from export.network import LIF, Ints, Network
+from sim import reference
+from sim.recording import Recording
+from train.errors import UserError
+
+
+@dataclass(frozen=True)
+class PopulationResult:
+    """One population: values compared, spikes among them (None for the read-out), values that differ."""
+
+    id: str
+    compared: int
+    spikes: int | None
+    mismatches: int
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where two engines part for the first time, in machine time, and why as far as the reference machine knows."""
+
+    sample: int
+    step: int
+    population: str
+    neuron: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result for two engines over the samples that both ran."""
+
+    engines: tuple[str, str]
+    samples: int
+    steps: int
+    populations: tuple[PopulationResult, ...]
+    divergence: Divergence | None
+
+    @property
+    def equal(self) -> bool:
+        """No value differs."""
+        return self.divergence is None
+
+    @property
+    def spikes(self) -> int:
+        """Spikes compared."""
+        return sum(p.spikes or 0 for p in self.populations)
+
+
+def compare(network: Network, first: Recording, second: Recording, inputs: Ints) -> Comparison:
+    """Compare two recordings of the same samples; where one has fewer, those at the front.
+
+    Args:
+        inputs: int64 [samples, T, *shape], what both engines were given; used to explain a divergence.
+
+    Raises:
+        UserError: an engine left out a population, or there is not one spike to compare.
+    """
+    samples = min(first.samples, second.samples)
+    results = []
+    differing: dict[str, npt.NDArray[np.bool_]] = {}
+    for population in network.populations:
+        if not isinstance(population.program, LIF):
+            continue
+        ours, theirs = (_values(r, population.id, samples) for r in (first, second))
+        expected = (samples, network.steps, *population.shape)
+        for engine, values in ((first.engine, ours), (second.engine, theirs)):
+            if values.shape != expected:
+                raise UserError(f"recorded {values.shape}, expected {expected}", where=f"{engine}, {population.id}")
+        differing[population.id] = ours != theirs
+        spikes = None if population.readout else int(np.count_nonzero(ours))
+        mismatches = int(np.count_nonzero(differing[population.id]))
+        results.append(PopulationResult(population.id, ours.size, spikes, mismatches))
+    engines = (first.engine, second.engine)
+    if not sum(result.spikes or 0 for result in results):
+        raise UserError(
+            f"{engines[0]} sent no spike at all, so there is nothing to compare",
+            where=f"network {network.name}",
+            hint="check the inputs and the training; a silent network is equal to any other",
+        )
+    divergence = _first(network, differing, first, second, inputs)
+    return Comparison(engines, samples, network.steps, tuple(results), divergence)
+
+
+def _values(recording: Recording, population: str, samples: int) -> npt.NDArray[np.bool_] | Ints:
+    values = recording.spikes.get(population)
+    found: npt.NDArray[np.bool_] | Ints | None = recording.membrane.get(population) if values is None else values
+    if found is None:
+        raise UserError(f"did not record population {population}", where=f"engine {recording.engine}")
+    return found[:samples]
+
+
+def _first(
+    network: Network,
+    differing: dict[str, npt.NDArray[np.bool_]],
+    first: Recording,
+    second: Recording,
+    inputs: Ints,
+) -> Divergence | None:
+    """The first mismatch by sample, then by machine step, then by distance from the input."""
+    candidates = []
+    for order, population in enumerate(network.populations):
+        if population.id in differing and differing[population.id].any():
+            place = tuple(int(i) for i in np.argwhere(differing[population.id])[0])
+            candidates.append((place[0], population.start + place[1], order, place))
+    if not candidates:
+        return None
+    _, _, order, (sample, step, *rest) = min(candidates)
+    neuron = tuple(rest)
+    population = network.populations[order]
+    values = [_values(r, population.id, sample + 1)[(sample, step, *neuron)] for r in (first, second)]
+    text = _explain(network, population.id, inputs[sample : sample + 1], step, neuron)
+    said = f"{first.engine} says {_word(values[0])}, {second.engine} says {_word(values[1])}"
+    return Divergence(sample, step, population.id, neuron, f"{said}; {text}")
+
+
+def _word(value: np.bool_ | np.int64) -> str:
+    return ("spike" if value else "no spike") if isinstance(value, np.bool_) else f"v = {int(value)}"
+
+
+def _explain(network: Network, name: str, inputs: Ints, step: int, neuron: tuple[int, ...]) -> str:
+    """What the reference machine does with that neuron at that step of that sample."""
+    population = network.population(name)
+    program = population.program
+    assert isinstance(program, LIF)
+    stream = reference.simulate(network, inputs)
+    at = (population.start + step, *neuron)
+    bias = int(np.broadcast_to(program.bias, population.shape)[neuron])
+    threshold = int(np.broadcast_to(program.threshold, population.shape)[neuron])
+    after = int(stream.membrane[name][at])
+    verdict = "it never fires" if population.readout else ("spike" if after > threshold else "no spike")
+    return (
+        f"reference: v {int(stream.before[name][at])} before, a_in {int(stream.current[name][at])}, bias {bias}, "
+        f"v {after} after, threshold {threshold}: {verdict}"
+    )

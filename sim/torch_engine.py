@@ -1,0 +1,117 @@
+"""The torch engine: the trained PyTorch model itself, its layers swapped for integer ones.
+
+It shares the wiring of the model (its `forward`), not that of the compiler: temporal shift is the training code's own
+shift with zero padding, no delay, no window and no gate appears. So it checks the whole compiler, retiming included.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from export.network import LIF, Connection, Convolution, Ints, Network
+from sim.recording import Recording
+from train import layers
+from train.errors import UserError
+from train.layers.fixed_point import FixedPointConv2d, FixedPointLIF, FixedPointLinear, StackShifted
+
+BATCH = 256
+
+
+def run(
+    network: Network, model: nn.Module, inputs: Ints, *, progress: Callable[[int, int], None] | None = None
+) -> Recording:
+    """Run the quantised model on inputs int64 [samples, T, *shape].
+
+    Raises:
+        UserError: the network was not exported from this model.
+    """
+    quantised = quantise_model(network, model)
+    ids = {p.origin: p.id for p in network.populations if isinstance(p.program, LIF)}
+    parts = record(quantised, ids, inputs, progress)
+    readout = network.readout.id if network.readout else ""
+    return Recording(
+        engine="torch",
+        spikes={name: parts[name] > 0 for name in ids.values() if name != readout},
+        membrane={name: parts[name].astype(np.int64) for name in ids.values() if name == readout},
+    )
+
+
+@torch.no_grad()
+def record(
+    model: nn.Module, ids: dict[str, str], inputs: Ints, progress: Callable[[int, int], None] | None = None
+) -> dict[str, np.ndarray]:
+    """Outputs of the modules at the paths in `ids`, by id: [samples, T, *shape]."""
+    captured: dict[str, list[Tensor]] = {name: [] for name in ids.values()}
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda module, arguments, output: captured[name].append(output.transpose(0, 1).cpu())
+
+    handles = [model.get_submodule(path).register_forward_hook(hook(name)) for path, name in ids.items()]
+    try:
+        model.eval()
+        for first in range(0, len(inputs), BATCH):
+            batch = torch.from_numpy(inputs[first : first + BATCH]).transpose(0, 1)
+            model(batch.to(next(model.parameters(), torch.zeros(())).dtype))
+            if progress:
+                progress(min(first + BATCH, len(inputs)), len(inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: torch.cat(values).numpy() for name, values in captured.items()}
+
+
+def quantise_model(network: Network, model: nn.Module) -> nn.Module:
+    """A copy of `model` in the integers of `network`, layer by layer; found by module path.
+
+    Raises:
+        UserError: a layer of the network is not in the model.
+    """
+    quantised = copy.deepcopy(model)
+    for path, module in model.named_modules():
+        replacement = _replacement(network, path, module)
+        if replacement is not None:
+            parent, _, name = path.rpartition(".")
+            setattr(quantised.get_submodule(parent), name, replacement)
+    return quantised
+
+
+def _replacement(network: Network, path: str, module: nn.Module) -> nn.Module | None:
+    if isinstance(module, layers.Normalise | layers.BatchNorm2d | layers.AvgPool2d | layers.Flatten):
+        return nn.Identity()  # folded into the weights behind or before it
+    if isinstance(module, layers.TemporalShift):
+        return StackShifted(module.fixed_split)
+    if isinstance(module, layers.Conv2d | layers.Linear):
+        return _synapses(network, path)
+    if isinstance(module, layers.LIF | layers.MeanOverTime):
+        return _neuron(network, path)
+    return None
+
+
+def _synapses(network: Network, path: str) -> nn.Module:
+    found = [c for c in network.connections if c.origin == path]
+    if not found:
+        raise UserError("the network has no connection from this layer", where=path, hint="export the model again")
+    weight = torch.cat([_effective_weight(c) for c in found], dim=1)  # the shifted half follows the main one
+    synapses = found[0].synapses
+    if isinstance(synapses, Convolution):
+        return FixedPointConv2d(weight, synapses.stride, synapses.padding, synapses.dilation, synapses.groups)
+    return FixedPointLinear(weight)
+
+
+def _effective_weight(connection: Connection) -> Tensor:
+    return torch.from_numpy(connection.synapses.weight << connection.weight_exp)
+
+
+def _neuron(network: Network, path: str) -> nn.Module:
+    for population in network.populations:
+        program = population.program
+        if population.origin == path and isinstance(program, LIF):
+            vth, bias = torch.from_numpy(program.vth), torch.from_numpy(program.bias)
+            return FixedPointLIF(vth, bias, program.dv, program.du, population.readout)
+    raise UserError("the network has no population from this layer", where=path, hint="export the model again")

@@ -1,0 +1,70 @@
+"""Layers in Loihi's integers: a trained model whose layers are swapped for these *is* the integer network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.kernels import fixed_point
+from train.layers.stateless import fold_time, unfold_time
+from train.layers.temporal_shift import Split, shift
+
+
+class FixedPointConv2d(nn.Module):
+    """Integer convolution: spikes [T, B, C, H, W] to synaptic input a_in, float64 whole numbers of the same layout."""
+
+    weight: Tensor
+
+    def __init__(
+        self, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.double())
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = fold_time(x).double()
+        out = functional.conv2d(images, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        return unfold_time(out, len(x))
+
+
+class FixedPointLinear(nn.Module):
+    """Integer dense layer: spikes [T, B, ...], flattened in C order, to a_in [T, B, F], float64 whole numbers."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.double())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x.flatten(2).double(), self.weight)
+
+
+class StackShifted(nn.Module):
+    """Temporal shift before integer weights: [T, B, C, ...] to [T, B, 2 C, ...], the spikes and their neighbours."""
+
+    def __init__(self, split: Split) -> None:
+        super().__init__()
+        self.split = split
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, shift(x, self.split)], dim=2)
+
+
+class FixedPointLIF(nn.Module):
+    """Loihi's LIF over the window: a_in [T, B, *shape] to spikes, or to the membrane potential for a read-out."""
+
+    vth: Tensor
+    bias: Tensor
+
+    def __init__(self, vth: Tensor, bias: Tensor, dv: int, du: int, readout: bool) -> None:
+        super().__init__()
+        self.register_buffer("vth", vth)
+        self.register_buffer("bias", bias)
+        self.dv, self.du, self.readout = dv, du, readout
+
+    def forward(self, current: Tensor) -> Tensor:
+        spikes, membrane = fixed_point.loihi_lif(current.long(), self.vth, self.bias, self.dv, self.du)
+        return membrane if self.readout else spikes.double()
