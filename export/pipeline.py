@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import nn
-
 from export.graph import Floats, Graph
 from export.lower import quantise_network
 from export.network import Network
@@ -17,8 +15,6 @@ from export.passes.identity_synapses import identity_synapses
 from export.passes.retime import retime
 from export.passes.shift_to_delays import shift_to_delays
 from export.quantise import Granularity, PerChannel, Signed
-from export.trace import trace
-from train.data.spec import DataSpec
 
 LOIHI_SYNAPSE_STEPS = 1  # every connection costs one step
 NIR_SYNAPSE_STEPS = 0  # an edge of a NIR graph takes no time
@@ -51,29 +47,18 @@ def lower_graph(graph: Graph) -> dict[str, Graph]:
     return stages
 
 
-def compile_model(
-    model: nn.Module,
-    data: DataSpec,
-    steps: int,
-    name: str,
-    calibration: Floats,
-    grid: Signed | None = None,
-    granularity: Granularity | None = None,
+def compile_graph(
+    stages: dict[str, Graph], calibration: Floats, grid: Signed | None = None, granularity: Granularity | None = None
 ) -> Compiled:
-    """Compile a trained model.
+    """The integer part: retime what `lower_graph` left, search scales, prove that no current overflows.
 
     Args:
-        model: a model of `train.models`, in evaluation mode for batch norm and temporal shift.
-        data: shape and range of its raw inputs.
-        steps: T.
-        calibration: raw inputs [T, B, C, H, W], float64, on which scales are searched.
+        calibration: raw inputs [T, B, *shape], float64, on which scales are searched.
 
     Raises:
-        UserError: an operation without a rule, a layer that cannot be folded, delayed or proved; it is named.
+        UserError: a layer that cannot be delayed or proved; it is named.
     """
-    stages = lower_graph(trace(model, data, steps, name))
     final = stages[PASSES[-1].__name__]
     retimed = retime(final, LOIHI_SYNAPSE_STEPS)
-    stages["retime"] = retimed
     network = quantise_network(final, retimed, calibration, grid or Signed(8), granularity or PerChannel())
-    return Compiled(stages, retime(final, NIR_SYNAPSE_STEPS), network)
+    return Compiled({**stages, "retime": retimed}, retime(final, NIR_SYNAPSE_STEPS), network)

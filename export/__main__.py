@@ -1,0 +1,80 @@
+"""python -m export: compile a trained model, or a NIR file, into the integer network; see --help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from train.console import main
+from train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compile a trained model, or a NIR file, into the integer network that Loihi 2 runs.
+
+    Examples:
+      python -m export --target loihi2
+      python -m export runs/mine --weight-bits 6
+      python -m export --nir FILE --dt 1e-4 --reset zero --calibration INPUTS.npz --out runs/theirs
+    """
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """Run folder (default: the newest)."""
+    target: Literal["loihi2", "nir"] = "loihi2"
+    """loihi2: network.h5 and model.nir. nir: model.nir alone."""
+    weight_bits: int = 8
+    """Bits of a weight, 2..8."""
+    scale: Literal["channel", "layer"] = "channel"
+    """One scale for each channel (through thresholds of its own), or one for a layer."""
+    calibration_samples: int = 256
+    """Training samples on which scales are searched."""
+    nir: Path | None = None
+    """Read this NIR file instead of a run's model; needs --dt, --calibration and --out."""
+    dt: float | None = None
+    """Seconds of one time step of the NIR file, which does not say it."""
+    reset: Literal["zero", "subtract"] = "zero"
+    """Reset rule of the NIR file's neurons, which it does not say."""
+    calibration: Path | None = None
+    """INPUTS.npz with x (samples, T, ...) of whole numbers, for --nir."""
+    out: Path | None = None
+    """Run folder to write, for --nir."""
+    dump_after: str | None = None
+    """Print the graph after a stage: trace, fold_batch_norm, fold_input_scale, shift_to_delays, ..."""
+
+
+def command(options: Options) -> None:
+    """Run `python -m export` with parsed options."""
+    from export.command import GRANULARITIES, export_nir, export_run, weight_grid
+
+    grid, granularity = weight_grid(options.weight_bits), GRANULARITIES[options.scale]
+    if options.nir is None:
+        for name in ("dt", "calibration", "out"):
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name} is for --nir")
+        samples = options.calibration_samples
+        if samples < 1:
+            raise UserError(f"--calibration-samples {samples}, must be at least 1")
+        export_run(options.run, options.target, grid, granularity, samples, options.dump_after)
+        return
+    if options.dt is None or options.calibration is None or options.out is None:
+        raise UserError("--nir needs --dt, --calibration and --out", hint="NIR does not record the time step")
+    if options.reset != "zero":
+        raise UserError("--reset subtract is not supported: Loihi's stock LIF resets to zero", hint="use --reset zero")
+    export_nir(
+        options.nir,
+        options.out,
+        options.dt,
+        options.calibration,
+        options.target,
+        grid,
+        granularity,
+        options.dump_after,
+    )
+
+
+if __name__ == "__main__":
+    main(Options, command, "python -m export")

@@ -1,0 +1,153 @@
+"""What `python -m export` does: compile a run's model, or a NIR file, and write the artefacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from export.formats.nir_reader import Discretisation, read_nir
+from export.formats.nir_writer import write_nir
+from export.graph import Floats, Graph
+from export.network import LIF, Network
+from export.pipeline import Compiled, compile_graph, lower_graph
+from export.quantise import Granularity, PerChannel, PerLayer, Signed
+from export.store import write_network
+from export.trace import trace
+from train import data, runs
+from train.console import console
+from train.errors import UserError
+from train.restore import restore
+
+TARGETS = ("loihi2", "nir")
+GRANULARITIES: dict[str, Granularity] = {"channel": PerChannel(), "layer": PerLayer()}
+
+
+def export_run(
+    run: Path | None, target: str, grid: Signed, granularity: Granularity, samples: int, dump_after: str | None
+) -> None:
+    """Export the model of a run folder.
+
+    Raises:
+        UserError: bad input, or a model that cannot be exported.
+    """
+    folder = runs.find(run, needs={runs.CONFIG: "python -m train", runs.CHECKPOINT: "python -m train"})
+    trained = restore(folder)
+    graph = trace(trained.model, trained.data, trained.config.model.time_steps, trained.data.name)
+    frames = data.load(trained.config.dataset).train.frames[:samples]
+    calibration = data.repeat_over_time(frames, graph.steps).double().numpy()
+    _export(folder, graph, target, calibration, grid, granularity, dump_after)
+
+
+def export_nir(
+    file: Path,
+    out: Path,
+    dt: float,
+    calibration: Path,
+    target: str,
+    grid: Signed,
+    granularity: Granularity,
+    dump_after: str | None,
+) -> None:
+    """Export a network that was trained elsewhere.
+
+    Raises:
+        UserError: bad input, or a network that cannot be reproduced exactly.
+    """
+    x = _calibration(calibration)
+    graph = read_nir(file, Discretisation(dt, len(x), int(x.max())))
+    expected = graph.shapes[graph.nodes[0].id]
+    if x.shape[2:] != expected:
+        raise UserError(f"x has frames of shape {x.shape[2:]}, the network takes {expected}", where=str(calibration))
+    runs.write_json(out / runs.CONFIG, {"schema_version": 1, "nir": file.name, "dt": dt, "reset": "zero"})
+    _export(out, graph, target, x, grid, granularity, dump_after)
+
+
+def _calibration(file: Path) -> Floats:
+    """x of an .npz file, (samples, T, *shape), as float64 [T, samples, *shape] of whole numbers."""
+    if not file.is_file():
+        raise UserError("no such file", where=str(file))
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            x = np.asarray(arrays["x"], dtype=np.float64)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"not an .npz file with an array x: {error}", where=str(file)) from error
+    if x.ndim not in (3, 5) or not x.size:
+        raise UserError(f"x of shape {x.shape}, expected (samples, T, C, H, W) or (samples, T, N)", where=str(file))
+    if not np.array_equal(x, np.rint(x)) or x.min() < 0:
+        raise UserError("x must hold whole numbers that are not negative", where=str(file))
+    return np.ascontiguousarray(x.swapaxes(0, 1))
+
+
+def _export(
+    folder: Path,
+    graph: Graph,
+    target: str,
+    calibration: Floats,
+    grid: Signed,
+    granularity: Granularity,
+    dump_after: str | None,
+) -> None:
+    if target not in TARGETS:
+        raise UserError(f"--target {target}", hint=f"known targets: {', '.join(TARGETS)}")
+    stages = lower_graph(graph)
+    if dump_after is not None:
+        _dump(stages, dump_after)
+    compiled = compile_graph(stages, calibration, grid, granularity)
+    write_nir(folder / runs.MODEL_NIR, compiled.nir)
+    console.print(f"wrote {folder / runs.MODEL_NIR}")
+    if target == "loihi2":
+        write_network(folder / runs.NETWORK, compiled.network)
+        _print(compiled)
+        console.print(f"wrote {folder / runs.NETWORK}")
+        console.print(f"next: python -m sim {folder}")
+
+
+def _dump(stages: dict[str, Graph], stage: str) -> None:
+    if stage not in stages:
+        raise UserError(f"--dump-after {stage}", hint=f"stages: {', '.join(stages)}")
+    for node in stages[stage].nodes:
+        console.print(f"{node.id}: {node.where} {stages[stage].shapes[node.id]} <- {', '.join(node.inputs)}")
+
+
+def _print(compiled: Compiled) -> None:
+    network = compiled.network
+    table = Table(title=f"{network.name}: quantised for Loihi 2", title_justify="left")
+    for column in ("population", "shape", "starts", "agreement", "weight error", "clipped", "current, bits of 24"):
+        table.add_column(column, justify="left" if column in ("population", "shape") else "right")
+    records = {record.population: record for record in network.records}
+    for population in network.populations:
+        if not isinstance(population.program, LIF):
+            continue
+        record = records[population.id]
+        table.add_row(
+            population.id,
+            " x ".join(map(str, population.shape)),
+            str(population.start),
+            f"{record.spike_agreement:.2%}",
+            f"{record.weight_error:.2%}",
+            str(record.saturated),
+            str(record.bits_in_use),
+        )
+    console.print(table)
+    console.print(_summary(network))
+
+
+def _summary(network: Network) -> str:
+    guard = network.period - network.steps
+    return (
+        f"window {network.steps} steps, {guard} guard, latency {network.latency} steps; no current can leave 24 bits "
+        "(proved for every neuron, all inputs)"
+    )
+
+
+def weight_grid(bits: int) -> Signed:
+    """Signed weights of `bits` bits.
+
+    Raises:
+        UserError: outside 2..8.
+    """
+    if not 2 <= bits <= 8:
+        raise UserError(f"--weight-bits {bits}, allowed 2..8")
+    return Signed(bits)
