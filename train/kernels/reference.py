@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from train.layers.surrogate import TanhWindow
+from train.surrogate import Surrogate
 
 
 class _Spike(torch.autograd.Function):
     """Heaviside step forward, surrogate derivative backward."""
 
     @staticmethod
-    def forward(ctx, membrane: Tensor, threshold: float, surrogate: TanhWindow) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, membrane: Tensor, threshold: float, surrogate: Surrogate) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(membrane)
         ctx.threshold, ctx.surrogate = threshold, surrogate
         return (membrane > threshold).to(membrane.dtype)
@@ -23,17 +23,34 @@ class _Spike(torch.autograd.Function):
         return gradient * ctx.surrogate.derivative(membrane, ctx.threshold), None, None
 
 
-def lif(current: Tensor, leak: float, threshold: float, surrogate: TanhWindow) -> Tensor:
-    """Spikes of leaky integrate-and-fire neurons with hard reset; current and spikes [T, B, ...].
+def per_channel(value: float | Tensor, like: Tensor) -> float | Tensor:
+    """A scalar as it is; one value for each channel, (C,), shaped to multiply [B, C, ...]."""
+    if isinstance(value, Tensor) and value.ndim == 1:
+        return value.view(-1, *(1,) * (like.ndim - 2))
+    return value
 
-    V_t = leak * H_{t-1} + x_t;  S_t = 1[V_t > threshold];  H_t = V_t (1 - S_t);  H_0 = 0.
-    The gradient flows through S in the reset. Source: official FSTA-SNN code [C for FSTA, I else].
+
+def lif(
+    current: Tensor,
+    leak: float | Tensor,
+    threshold: float,
+    surrogate: Surrogate,
+    gain: float | Tensor = 1.0,
+    detach_reset: bool = False,
+) -> Tensor:
+    """Spikes of leaky integrate-and-fire neurons with hard reset; current and spikes [T, B, C, ...].
+
+    V_t = leak * H_{t-1} + gain * x_t;  S_t = 1[V_t > threshold];  H_t = V_t (1 - S_t);  H_0 = 0.
+    Leak and gain are numbers, scalar tensors or one value for each channel (C,); gradients flow to tensors.
+    The gradient flows through S in the reset, unless `detach_reset`.
+    Source: official FSTA-SNN code [C for FSTA, I else].
     """
+    leak, gain = per_channel(leak, current[0]), per_channel(gain, current[0])
     membrane = torch.zeros_like(current[0])
     spikes = []
     for x in current:
-        potential = leak * membrane + x
+        potential = leak * membrane + gain * x
         spike: Tensor = _Spike.apply(potential, threshold, surrogate)  # type: ignore[no-untyped-call]
-        membrane = potential * (1 - spike)
+        membrane = potential * (1 - (spike.detach() if detach_reset else spike))
         spikes.append(spike)
     return torch.stack(spikes)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from train.kernels import reference
-from train.layers.surrogate import TanhWindow
+from train import kernels
+from train.surrogate import Surrogate, TanhWindow
 
 
 class LIF(nn.Module):
@@ -15,14 +15,14 @@ class LIF(nn.Module):
     Defaults: leak 0.25, threshold 0.5, hard reset to 0, as in the official FSTA-SNN code [C for FSTA, I else].
     """
 
-    def __init__(self, leak: float = 0.25, threshold: float = 0.5, surrogate: TanhWindow | None = None) -> None:
+    def __init__(self, leak: float = 0.25, threshold: float = 0.5, surrogate: Surrogate | None = None) -> None:
         super().__init__()
         self.leak = leak
         self.threshold = threshold
         self.surrogate = surrogate or TanhWindow()
 
     def forward(self, current: Tensor) -> Tensor:
-        return reference.lif(current, self.leak, self.threshold, self.surrogate)
+        return kernels.lif(current, self.leak, self.threshold, self.surrogate)
 
     def extra_repr(self) -> str:
         return f"leak={self.leak}, threshold={self.threshold}, surrogate={self.surrogate}"

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Surrogate(Protocol):
+    """dS/dV as a function of the membrane potential before firing."""
+
+    def derivative(self, membrane: Tensor, threshold: float) -> Tensor:
+        """dS/dV; same shape as `membrane`."""
+        ...
 
 
 @dataclass(frozen=True)

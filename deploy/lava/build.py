@@ -1,0 +1,200 @@
+"""The Lava processes of a network: one run over all samples back to back, all neurons and synapses stock processes.
+
+Every population is flat in C order. Machine step m (from 0) is Lava's time step m + 1.
+
+    source      io.source.RingBuffer, one column per machine step
+    population  LIFReset, reset at the start of each of its windows
+    synapses    Dense or Sparse; DelayDense or DelaySparse where a channel is delayed; Conv where the matrix of a
+                convolution would be too large (below that Sparse is several times faster in Lava's simulator)
+    gates       one RingBuffer with a neuron per gated population, and a Dense to each
+    recordings  Record on every spiking population, io.sink.Read on the read-out's v
+
+`shims.apply()` must have been called before this module is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lava.proc.dense.process import DelayDense
+from lava.proc.dense.process import Dense as LavaDense
+from lava.proc.io.sink import Read
+from lava.proc.io.source import RingBuffer
+from lava.proc.lif.process import LIFReset
+from lava.proc.sparse.process import DelaySparse, Sparse
+from lava.utils.weightutils import SignMode
+
+from deploy.lava import layout, synapses
+from deploy.lava.processes.record import Record
+from export.network import LIF, Connection, Convolution, Gate, Ints, Network, Population, Source
+
+CONV_ABOVE = 1 << 24  # synapses; as a sparse matrix they would take 128 MiB
+CONV_SIDE_LIMIT = 127  # Conv keeps its geometry in int8, and NumPy 2 no longer widens it
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A connected process graph that is ready to run.
+
+    Attributes:
+        entry: any of its processes; running it runs all.
+        membrane: the sink that holds the read-out's v, None if the network has no read-out.
+        steps: machine steps to run.
+    """
+
+    entry: Any
+    membrane: Any | None
+    steps: int
+
+
+def build(network: Network, inputs: Ints, folder: Path) -> Graph:
+    """The process graph for inputs [samples, T, *source.shape]; spikes will be written to files in `folder`."""
+    samples = len(inputs)
+    steps = network.machine_steps(samples)
+    processes = {p.id: _neurons(network, p) for p in network.populations if isinstance(p.program, LIF)}
+    entry = processes[network.source.id] = RingBuffer(data=input_columns(network, inputs))
+    for connection in network.connections:
+        _connect(network, connection, processes)
+    _gate(network, samples, processes)
+    for population in layout.spiking(network):
+        path = layout.spikes_file(folder, population)
+        _create_recording(path, (steps, population.size))
+        sink = Record(shape=(population.size,), path=path)
+        processes[population.id].s_out.connect(sink.a_in)
+    membrane = None
+    if network.readout is not None:
+        membrane = Read(buffer=steps)
+        membrane.connect_var(processes[network.readout.id].v)
+    return Graph(entry, membrane, steps)
+
+
+def input_columns(network: Network, inputs: Ints) -> npt.NDArray[np.int32]:
+    """Inputs [samples, T, *shape] at their machine steps and silence elsewhere, (size, machine_steps)."""
+    samples = len(inputs)
+    rows = np.zeros((network.machine_steps(samples), network.source.size), dtype=np.int32)
+    rows[layout.window_steps(network, network.source, samples)] = inputs.reshape(samples, network.steps, -1)
+    return np.ascontiguousarray(rows.T)
+
+
+def _neurons(network: Network, population: Population) -> LIFReset:
+    program = population.program
+    assert isinstance(program, LIF)
+    flat = (population.size,)
+    return LIFReset(
+        shape=flat,
+        du=program.du,
+        dv=program.dv,
+        vth=np.broadcast_to(program.vth, population.shape).reshape(flat),
+        bias_mant=np.broadcast_to(program.bias_mant, population.shape).reshape(flat),
+        bias_exp=program.bias_exp,
+        reset_interval=network.period,
+        reset_offset=(population.start + 1) % network.period,  # time steps count from 1
+    )
+
+
+def _connect(network: Network, connection: Connection, processes: Mapping[str, Any]) -> None:
+    source, target = (network.population(end) for end in (connection.source, connection.target))
+    sends, receives = processes[source.id].s_out, processes[target.id].a_in
+    payload = source.program.payload_bits if isinstance(source.program, Source) else 0
+    delay = synapses.delay_of_inputs(connection, source)
+    if _as_conv(connection, source):
+        conv = _conv(connection, source, payload)
+        sends.reshape(source.shape).transpose((2, 1, 0)).connect(conv.s_in)
+        conv.a_out.transpose((2, 1, 0)).reshape((target.size,)).connect(receives)
+        return
+    process = _matrix_process(connection, source, delay, _weight_options(connection.weight_exp, payload))
+    sends.connect(process.s_in)
+    process.a_out.connect(receives)
+
+
+def _weight_options(exponent: int, payload_bits: int) -> dict[str, Any]:
+    """Options of all matrix processes.
+
+    The sign mode is given because Lava would infer it: a matrix without positive weights is then clipped at -255, and
+    one without negative weights keeps odd values.
+    """
+    return {
+        "weight_exp": exponent,
+        "num_weight_bits": 8,
+        "num_message_bits": payload_bits,
+        "sign_mode": SignMode.MIXED,
+    }
+
+
+def _matrix_process(connection: Connection, source: Population, delay: Ints, options: Mapping[str, Any]) -> Any:
+    if isinstance(connection.synapses, Convolution):
+        matrix = synapses.convolution_matrix(connection.synapses, source.shape)
+        if not delay.any():
+            return Sparse(weights=matrix, **options)
+        return DelaySparse(weights=matrix, delays=synapses.delay_matrix(matrix, delay), **options)
+    weight = connection.synapses.weight
+    if not delay.any():
+        return LavaDense(weights=weight, **options)
+    return DelayDense(weights=weight, delays=np.tile(delay, (len(weight), 1)), **options)
+
+
+def _as_conv(connection: Connection, source: Population) -> bool:
+    kernel = connection.synapses
+    if not isinstance(kernel, Convolution) or connection.delay.any():
+        return False
+    sizes = [kernel.weight.shape[0], source.shape[0]]
+    for axis in (0, 1):
+        sizes.append(source.shape[axis + 1] + 2 * kernel.padding[axis])
+        sizes.append(kernel.dilation[axis] * kernel.weight.shape[axis + 2])
+    return max(sizes) <= CONV_SIDE_LIMIT and synapses.synapse_count(kernel, source.shape) > CONV_ABOVE
+
+
+def _conv(connection: Connection, source: Population, payload_bits: int) -> Any:
+    from lava.proc.conv.process import Conv  # loads scipy.signal, more than a second that few networks need
+
+    kernel = connection.synapses
+    assert isinstance(kernel, Convolution)
+    return Conv(
+        weight=synapses.flipped_kernel(kernel, connection.weight_exp),
+        input_shape=source.shape[::-1],
+        padding=kernel.padding[::-1],
+        stride=kernel.stride[::-1],
+        dilation=kernel.dilation[::-1],
+        groups=kernel.groups,
+        num_message_bits=payload_bits,
+    )
+
+
+def _gate(network: Network, samples: int, processes: Mapping[str, Any]) -> None:
+    """Inhibit every gated population at each machine step outside its windows."""
+    gated = [(p, p.program.gate) for p in network.populations if isinstance(p.program, LIF) and p.program.gate]
+    if not gated:
+        return
+    closed = np.stack([layout.outside_windows(network, population, samples) for population, _ in gated])
+    emitted = np.zeros(closed.shape, dtype=np.int32)
+    emitted[:, :-1] = closed[:, 1:]  # a synapse costs one step
+    gates = RingBuffer(data=emitted)
+    for index, (population, gate) in enumerate(gated):
+        weights = np.zeros((population.size, len(gated)), dtype=np.int64)
+        weights[:, index] = -gate.weight
+        synapse = LavaDense(weights=weights, **_weight_options(gate.exponent, 0))
+        synapse.a_buff.init = _in_flight(gate, bool(closed[index, 0]))
+        gates.s_out.connect(synapse.s_in)
+        synapse.a_out.connect(processes[population.id].a_in)
+
+
+def _in_flight(gate: Gate, closed: bool) -> int:
+    """What a gate spike of machine step -1 delivers at step 0.
+
+    An initial v below threshold would do less: a population whose start is a multiple of the period is reset at step 0.
+    """
+    return -gate.current if closed else 0
+
+
+def _create_recording(path: Path, shape: tuple[int, int]) -> None:
+    """A file in which no step is recorded yet; it gets its name when it is complete, for readers of the progress."""
+    part = path.with_suffix(".part")
+    rows = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+    rows[:] = layout.UNRECORDED
+    rows.flush()
+    part.rename(path)
