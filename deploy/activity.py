@@ -62,7 +62,7 @@ class Activity:
     """What one engine did with some samples.
 
     Attributes:
-        network: the network's name.
+        network: the digest of the network that ran.
         engine: "integer", "lava", ...
         samples: number of samples that every count is summed over.
         steps: T, the steps of a window.
@@ -101,6 +101,8 @@ def check_matches(activity: Activity, network: Network) -> None:
         UserError: another window length, or a part of another shape or that the network does not have.
     """
     stale = "simulate this network again: " + COMMAND
+    if activity.network != network.digest:
+        raise UserError("belongs to another network, or to one exported before", hint=stale)
     if activity.steps != network.steps:
         raise UserError(f"windows of {activity.steps} steps, the network has {network.steps}", hint=stale)
     steps = activity.samples * activity.steps

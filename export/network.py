@@ -14,6 +14,7 @@ This module needs numpy alone: no torch, no Lava.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -201,6 +202,18 @@ class Network:
     def __post_init__(self) -> None:
         _validate(self)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that decides a spike: two networks with the same digest do the same."""
+        content = hashlib.sha256(repr((self.steps, self.period)).encode())
+        for population in self.populations:
+            content.update(repr((population.id, population.shape, population.start, population.readout)).encode())
+            _hash(content, vars(population.program))
+        for connection in self.connections:
+            content.update(repr((connection.id, connection.source, connection.target, connection.weight_exp)).encode())
+            _hash(content, {**vars(connection.synapses), "delay": connection.delay})
+        return content.hexdigest()
+
     def population(self, population_id: str) -> Population:
         """The population with this id (KeyError if there is none)."""
         for population in self.populations:
@@ -230,6 +243,14 @@ class Network:
     def machine_steps(self, samples: int) -> int:
         """Machine steps that `samples` back-to-back samples take, until the last population has seen them."""
         return max(p.start for p in self.populations) + (samples - 1) * self.period + self.steps
+
+
+def _hash(content: hashlib._Hash, values: dict[str, object]) -> None:
+    for name, value in sorted(values.items()):
+        if isinstance(value, np.ndarray):
+            content.update(f"{name}{value.shape}".encode() + np.ascontiguousarray(value, np.int64).tobytes())
+        else:
+            content.update(repr((name, value)).encode())
 
 
 def _check(condition: bool, what: str, where: str, hint: str = "") -> None:

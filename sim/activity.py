@@ -30,7 +30,7 @@ def measure(network: Network, recording: Recording, inputs: Ints, accuracy: Mapp
         per_neuron = by_id[source.id].spikes_per_neuron
         connections.append(ConnectionActivity(connection.id, by_id[source.id].spikes, int((per_neuron * drives).sum())))
     return Activity(
-        network=network.name,
+        network=network.digest,
         engine=recording.engine,
         samples=samples,
         steps=network.steps,

@@ -151,7 +151,7 @@ def to_json(
     correct, total = accuracy.get("float", (0, 0))
     return {
         "schema_version": 1,
-        "network": network.name,
+        "network": network.digest,
         "comparisons": [{**dataclasses.asdict(c), "equal": c.equal} for c in comparisons],
         "float": None
         if floats is None

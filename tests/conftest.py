@@ -21,7 +21,7 @@ def temporal_shift_network(seed: int = 0, steps: int = 4) -> Network:
         return ints(2 * rng.integers(-60, 61, shape))
 
     def lif(vth: int, bias: np.ndarray) -> LIF:
-        return LIF(du=4095, dv=3072, vth=ints(vth), bias_mant=ints(bias), bias_exp=2, gate=Gate(256, 7))
+        return LIF(du=4095, dv=3072, vth=ints(vth), bias_mant=ints(bias), bias_exp=7, gate=Gate(256, 8))
 
     present, side = ints([1, 1, 1, 1]), ints([0, 0, 2, 1])
     side_weight = weights(4, 4, 3, 3) * ints([1, 1, 1, 0]).reshape(1, 4, 1, 1)

@@ -57,7 +57,7 @@ def make_activity(network: Network, samples: int = 3, seed: int = 0) -> Activity
         for c in network.connections
     )
     return Activity(
-        network.name, "integer", samples, network.steps, 0, tuple(populations), connections, {"integer": (2, samples)}
+        network.digest, "integer", samples, network.steps, 0, tuple(populations), connections, {"integer": (2, samples)}
     )
 
 
@@ -142,7 +142,7 @@ def tiny_activity() -> Activity:
     """Two samples; in: 3 and 1 events, mid: 2, 0 and 1 spikes."""
     flat = raster_neurons
     return Activity(
-        network="tiny", engine="integer", samples=2, steps=2, raster_sample=1,
+        network=tiny_network().digest, engine="integer", samples=2, steps=2, raster_sample=1,
         populations=(
             PopulationActivity("in", ints([2, 2]), ints([3, 1]), 0, np.zeros((2, 2), dtype=bool), flat(2)),
             PopulationActivity("mid", ints([1, 2]), ints([2, 0, 1]), 12, np.ones((2, 3), dtype=bool), flat(3)),

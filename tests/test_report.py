@@ -35,7 +35,7 @@ def equivalence(network: Network, equal: bool = True) -> dict[str, Any]:
     divergence = {"sample": 1, "step": 2, "population": "conv2", "neuron": [0, 1, 2], "text": f"u = 3 {HOSTILE}"}
     return {
         "schema_version": 1,
-        "network": network.name,
+        "network": network.digest,
         "comparisons": [
             {
                 "engines": ["integer", "lava"],
@@ -221,7 +221,8 @@ def test_equality_over_no_spikes_is_no_equality(tmp_path: Path, shift_network: N
 
 def test_an_equivalence_of_another_network_is_refused(tmp_path: Path, shift_network: Network) -> None:
     run = make_run(tmp_path, full_network(shift_network))
-    write_network(run / "network.h5", full_network(shift_network, name="another"))
+    data = json.loads((run / "equivalence.json").read_text())
+    (run / "equivalence.json").write_text(json.dumps({**data, "network": "0" * 64}))
     with pytest.raises(UserError, match="belongs to another network"):
         command.deploy(run, "loihi2")
 

@@ -76,17 +76,21 @@ def report_child_errors(path: Path) -> None:
     """
     runtime: Any = importlib.import_module("lava.magma.runtime.runtime")
     runtime.target_fn = _reporting(runtime.target_fn, path)
+    model: Any = importlib.import_module("lava.magma.core.model.py.model").PyLoihiProcessModel
+    for phase in ("_spike", "_post_mgmt"):  # before Lava's handler, which has other children end first
+        setattr(model, phase, _reporting(getattr(model, phase), path))
 
 
-def _reporting(target: Callable[..., None], path: Path) -> Callable[..., None]:
+def _reporting(function: Callable[..., None], path: Path) -> Callable[..., None]:
+    """`function`, a method of a ProcessModel or the main function of a child (keyword `builder`)."""
+
     def run(*args: Any, **kwargs: Any) -> None:
-        builder = kwargs["builder"]
+        model = type(args[0]) if args else getattr(kwargs["builder"], "proc_model", type(kwargs["builder"]))
         try:
-            target(*args, **kwargs)
+            function(*args, **kwargs)
         except Exception:
-            model = getattr(builder, "proc_model", type(builder)).__name__
             with path.open("a", encoding="utf-8") as file:
-                file.write(f"in the Lava process of {model}:\n{traceback.format_exc()}\n")
+                file.write(f"in the Lava process of {model.__name__}:\n{traceback.format_exc()}\n")
             os._exit(CHILD_FAILED)
 
     return run

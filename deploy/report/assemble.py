@@ -53,8 +53,8 @@ def _read_comparisons(path: Path, network: Network) -> dict[str, Any] | None:
     equivalence = read_equivalence(path)
     compared = {p["id"] for comparison in equivalence["comparisons"] for p in comparison["populations"]}
     strange = compared - {p.id for p in network.populations}
-    if strange or equivalence["network"] != network.name:
-        raise UserError("belongs to another network", where=str(path), hint=f"compare this one: {COMMAND}")
+    if strange or equivalence["network"] != network.digest:
+        raise UserError("belongs to another network, or an older export", where=str(path), hint=f"again: {COMMAND}")
     return equivalence
 
 

@@ -1,0 +1,235 @@
+"""Every pass keeps what the network does: the float interpreter gives the same before and after."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from export import graph as g
+from export.graph import Graph
+from export.interpret import interpret
+from export.passes.compose_pooling import compose_pooling
+from export.passes.fold_batch_norm import fold_batch_norm
+from export.passes.fold_input_scale import fold_input_scale
+from export.passes.identity_synapses import identity_synapses
+from export.passes.retime import guard_steps, retime
+from export.passes.shift_to_delays import shift_to_delays
+from export.pipeline import PASSES, lower_graph
+from export.terms import terms
+from export.trace import trace
+from train import data, layers, models
+from train.config import ModelConfig
+from train.errors import UserError
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    """A random network: normalised input, convolutions with batch norm, temporal shift, residuals, pooling, read-out."""
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
+    channels, size = draw(st.integers(1, 3)), draw(st.sampled_from([4, 6, 8]))
+    nodes: list[g.Node] = [g.Input("input", "", (), (channels, size, size), 15)]
+
+    def add(node: g.Node) -> str:
+        nodes.append(node)
+        return node.id
+
+    def convolution(name: str, source: str, inputs: int, outputs: int, stride: int, groups: int = 1) -> str:
+        weight = rng.normal(0, 0.6, (outputs, inputs // groups, 3, 3))
+        bias = rng.normal(0, 0.3, outputs) if draw(st.booleans()) else None
+        add(g.Convolution(name, name, (source,), weight, bias, (stride, stride), (1, 1), (1, 1), groups))
+        return add(g.Affine(f"{name}.norm", "", (name,), rng.uniform(0.3, 1.5, outputs), rng.normal(0, 0.4, outputs)))
+
+    scale, offset = rng.uniform(0.02, 0.2, channels), rng.normal(0, 0.5, channels)
+    add(g.Affine("normalise", "", ("input",), scale, offset))
+    width = draw(st.sampled_from([4, 6]))
+    last = add(g.Neuron("lif0", "", (convolution("conv0", "normalise", channels, width, 1),), 0.25, 0.5))
+    for index in range(1, draw(st.integers(1, 3)) + 1):
+        source = last
+        if draw(st.booleans()):
+            future = draw(st.integers(0, width))
+            past = draw(st.integers(future, width))
+            source = add(g.TemporalShift(f"shift{index}", "", (last,), draw(st.floats(-0.8, 0.8)), future, past))
+        current = convolution(f"conv{index}", source, width, width, 1, draw(st.sampled_from([1, 2])))
+        if draw(st.booleans()):
+            current = add(g.Add(f"join{index}", "", (current, last)))
+        last = add(g.Neuron(f"lif{index}", "", (current,), draw(st.sampled_from([0.0, 0.25, 1.0])), 0.5))
+    if draw(st.booleans()):
+        last, size = add(g.AveragePool("pool", "", (last,), (2, 2), (2, 2))), size // 2
+    if draw(st.booleans()):
+        current = convolution("last", last, width, width, 2)
+        last, size = add(g.Neuron("lif-last", "", (current,), 0.25, 0.5)), (size + 1) // 2
+    flat = add(g.Flatten("flatten", "", (last,)))
+    add(g.Dense("head", "", (flat,), rng.normal(0, 0.3, (5, width * size * size)), rng.normal(0, 0.2, 5)))
+    add(g.Accumulate("readout", "", ("head",)))
+    return Graph("random", tuple(nodes), draw(st.integers(1, 5)))
+
+
+def random_inputs(graph: Graph, seed: int = 0, samples: int = 2) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 16, (graph.steps, samples, *graph.shapes["input"])).astype(np.float64)
+
+
+def assert_same(before: Graph, after: Graph, inputs: np.ndarray) -> None:
+    first, second = interpret(before, inputs), interpret(after, inputs)
+    assert first.values.keys() == second.values.keys()
+    for name, values in first.values.items():
+        np.testing.assert_allclose(values, second.values[name], rtol=0, atol=1e-9, err_msg=name)
+
+
+@given(graph=graphs())
+@settings(max_examples=60, deadline=None)
+def test_every_pass_keeps_every_population_at_every_step(graph: Graph) -> None:
+    inputs = random_inputs(graph)
+    for step in PASSES:
+        after = step(graph)
+        assert_same(graph, after, inputs)
+        graph = after
+    for synapse_steps in (0, 1, 3):
+        assert_same(graph, retime(graph, synapse_steps), inputs)
+
+
+@given(graph=graphs())
+@settings(max_examples=30, deadline=None)
+def test_passes_leave_what_they_promise(graph: Graph) -> None:
+    final = lower_graph(graph)[PASSES[-1].__name__]
+    gone = g.Affine | g.TemporalShift | g.AveragePool | g.Flatten
+    assert not any(isinstance(node, gone) for node in final.nodes)
+    retimed = retime(final, 1)
+    assert guard_steps(retimed) == guard_steps(final)
+    for node in retimed.windowed():
+        for term in terms(retimed, node):
+            assert term.delay.min() >= 0
+            reach = node.start - term.source.start - 1 - term.delay
+            assert np.abs(reach).max() <= guard_steps(final)
+
+
+@given(graph=graphs())
+@settings(max_examples=20, deadline=None)
+def test_passes_keep_ids_and_origins_of_populations(graph: Graph) -> None:
+    final = retime(lower_graph(graph)[PASSES[-1].__name__], 1)
+    before = {node.id: node.origin for node in graph.windowed()}
+    assert before == {node.id: node.origin for node in final.windowed()}
+
+
+def test_a_wrong_fold_would_show() -> None:
+    """The comparison has teeth: one batch norm's shift forgotten is seen."""
+    graph = _chain()
+    forgotten = fold_batch_norm(
+        graph.with_nodes(
+            [
+                g.Affine(n.id, n.origin, n.inputs, n.scale, 0 * n.shift) if n.id == "norm" else n  # type: ignore[attr-defined]
+                for n in graph.nodes
+            ]
+        )
+    )
+    with pytest.raises(AssertionError):
+        assert_same(graph, forgotten, random_inputs(graph))
+
+
+def _chain(*extra: g.Node) -> Graph:
+    rng = np.random.default_rng(1)
+    nodes = (
+        g.Input("input", "", (), (2, 4, 4), 15),
+        g.Convolution("conv", "", ("input",), rng.normal(0, 0.2, (3, 2, 3, 3)), None, (1, 1), (1, 1)),
+        g.Affine("norm", "", ("conv",), np.array([1.0, 0.5, 2.0]), np.array([0.4, -0.2, 0.3])),
+        g.Neuron("lif", "", ("norm",), 0.25, 0.5),
+        *extra,
+    )
+    return Graph("chain", nodes, 3)
+
+
+def test_padding_of_a_shifted_input_becomes_a_bias_for_each_neuron() -> None:
+    rng = np.random.default_rng(2)
+    nodes = (
+        g.Input("input", "", (), (1, 5, 5), 15),
+        g.Affine("normalise", "", ("input",), np.array([0.1]), np.array([-0.7])),
+        g.Convolution("conv", "", ("normalise",), rng.normal(0, 1, (2, 1, 3, 3)), None, (1, 1), (1, 1)),
+        g.Neuron("lif", "", ("conv",), 0.25, 0.5),
+    )
+    graph = Graph("padded", nodes, 3)
+    folded = fold_input_scale(graph)
+    convolution = folded["conv"]
+    assert isinstance(convolution, g.Convolution)
+    assert convolution.bias is not None
+    assert convolution.bias.shape == (2, 5, 5)
+    assert_same(graph, folded, random_inputs(graph))
+
+
+def test_overlapping_pools_before_a_convolution_are_refused_by_name() -> None:
+    graph = _chain(
+        g.AveragePool("pool", "stage.pool", ("lif",), (3, 3), (1, 1)),
+        g.Convolution("next", "", ("pool",), np.ones((1, 3, 1, 1)), None),
+    )
+    with pytest.raises(UserError, match=r"stage\.pool.*use a stride equal to the kernel"):
+        compose_pooling(graph)
+
+
+def test_a_layer_that_reads_currents_is_refused_by_name() -> None:
+    graph = fold_batch_norm(_chain())
+    nodes = [*graph.nodes, g.Convolution("next", "stage.conv", ("conv",), np.ones((1, 3, 1, 1)), None)]
+    with pytest.raises(UserError, match=r"stage\.conv: .*not spikes"):
+        identity_synapses(graph.with_nodes(nodes))
+
+
+def test_shift_before_a_neuron_is_refused_by_name() -> None:
+    graph = _chain(
+        g.TemporalShift("shift", "stage.shift", ("lif",), 0.5, 1, 2), g.Neuron("n", "stage.n", ("shift",), 0, 1)
+    )
+    with pytest.raises(UserError, match=r"stage\.n: takes the output of TemporalShift stage\.shift"):
+        shift_to_delays(graph)
+
+
+def test_a_skip_over_too_many_layers_is_refused() -> None:
+    nodes: list[g.Node] = [*_chain().nodes]
+    last = "lif"
+    for index in range(70):
+        weight = np.ones((3, 3, 1, 1))
+        nodes.append(g.Convolution(f"c{index}", "", (last,), weight, None))
+        nodes.append(g.Neuron(f"n{index}", "", (f"c{index}",), 0.25, 0.5))
+        last = f"n{index}"
+    nodes += [g.Add("join", "", (nodes[-2].id, "lif")), g.Neuron("final", "", ("join",), 0.25, 0.5)]
+    graph = identity_synapses(fold_batch_norm(Graph("deep", tuple(nodes), 2)))
+    with pytest.raises(UserError, match=r"delay of \d+ steps, limit 62"):
+        retime(graph, 1)
+
+
+class Unknown(nn.Module):
+    """A model with an operation that the exporter does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = layers.Conv2d(1, 2, 3)
+        self.strange = nn.Softmax(-1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.strange(self.conv(x))
+
+
+def test_unknown_layer_is_refused_by_module_path() -> None:
+    with pytest.raises(UserError, match=r"^strange: no rule for a layer of type Softmax"):
+        trace(Unknown(), data.spec("digits"), 4, "unknown")
+
+
+def test_traced_model_gives_the_models_numbers(shift_model: nn.Module) -> None:
+    graph = trace(shift_model, data.spec("digits"), 4, "digits")
+    x = np.random.default_rng(0).integers(0, 17, (4, 3, 1, 8, 8)).astype(np.float64)
+    with torch.no_grad():
+        expected = shift_model(torch.from_numpy(x))
+    np.testing.assert_allclose(interpret(graph, x).logits, expected.numpy(), atol=1e-12)
+
+
+@pytest.fixture
+def shift_model() -> nn.Module:
+    torch.manual_seed(0)
+    model = models.build(ModelConfig(temporal_shift=True), data.spec("digits")).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.05, 0.3)
+    return model.eval()
