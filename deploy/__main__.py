@@ -26,12 +26,12 @@ class Options:
     """The chip: a name, or a file in the form of deploy/chips/loihi2.yaml with numbers of your own."""
 
 
-def deploy(options: Options) -> None:
-    """Plan, print, write the report; CheckFailedError when the network does not fit."""
-    from deploy import command  # keeps --help quick
+def command(options: Options) -> None:
+    """Run `python -m deploy` with parsed options."""
+    from deploy.command import deploy  # keeps --help quick
 
-    command.deploy(options.run, options.chip)
+    deploy(options.run, options.chip)
 
 
 if __name__ == "__main__":
-    main(Options, deploy, "python -m deploy", default=Options)
+    main(Options, command, "python -m deploy")

@@ -22,7 +22,7 @@ class Options:
       python -m export --nir FILE --dt 1e-4 --reset zero --calibration INPUTS.npz --out runs/theirs
     """
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Run folder (default: the newest)."""
     target: Literal["loihi2", "nir"] = "loihi2"
     """loihi2: network.h5 and model.nir. nir: model.nir alone."""

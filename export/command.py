@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.table import Table
 
+from export import limits
 from export.formats.nir_reader import Discretisation, read_nir
 from export.formats.nir_writer import write_nir
 from export.graph import Floats, Graph
@@ -113,9 +115,11 @@ def _dump(stages: dict[str, Graph], stage: str) -> None:
 
 def _print(compiled: Compiled) -> None:
     network = compiled.network
-    table = Table(title=f"{network.name}: quantised for Loihi 2", title_justify="left")
-    for column in ("population", "shape", "starts", "agreement", "weight error", "clipped", "current, bits of 24"):
-        table.add_column(column, justify="left" if column in ("population", "shape") else "right")
+    table = Table(title=f"{network.name}: quantised for Loihi 2", title_justify="left", box=SIMPLE)
+    for column in ("population", "shape"):
+        table.add_column(column, no_wrap=True)
+    for column in ("starts", "agreement", "weight error", "clipped", "current bits"):
+        table.add_column(column, justify="right")
     records = {record.population: record for record in network.records}
     for population in network.populations:
         if not isinstance(population.program, LIF):
@@ -123,12 +127,12 @@ def _print(compiled: Compiled) -> None:
         record = records[population.id]
         table.add_row(
             population.id,
-            " x ".join(map(str, population.shape)),
+            "x".join(map(str, population.shape)),
             str(population.start),
             f"{record.spike_agreement:.2%}",
             f"{record.weight_error:.2%}",
             str(record.saturated),
-            str(record.bits_in_use),
+            f"{record.bits_in_use} of {limits.STATE_BITS}",
         )
     console.print(table)
     console.print(_summary(network))

@@ -24,7 +24,7 @@ class Options:
       python -m sim runs/mine --input INPUTS.npz
     """
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Run folder (default: the newest)."""
     engines: tuple[str, ...] = field(default=("torch", "integer", "lava"))
     """Engines to compare; integer always runs."""

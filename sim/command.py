@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.table import Table
 from torch import nn
 
@@ -171,9 +172,10 @@ def _print(
     accuracy: dict[str, tuple[int, int]],
 ) -> None:
     if comparisons:
-        table = Table(title=f"{network.name}: every population, step and sample", title_justify="left")
-        for column in ("engines", "samples", "steps", "populations", "spikes", "values compared", "mismatches"):
-            table.add_column(column, justify="left" if column == "engines" else "right")
+        table = Table(title=f"{network.name}: every population, step and sample", title_justify="left", box=SIMPLE)
+        table.add_column("engines", no_wrap=True)
+        for column in ("samples", "steps", "layers", "spikes", "compared", "different"):
+            table.add_column(column, justify="right", no_wrap=True)
         for c in comparisons:
             mismatches = sum(p.mismatches for p in c.populations)
             table.add_row(

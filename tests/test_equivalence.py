@@ -31,7 +31,7 @@ def test_equal_engines_report_what_they_compared(shift_network: Network) -> None
 
 
 def test_first_divergence_is_first_in_machine_time(shift_network: Network) -> None:
-    """conv1 at window step 3 runs before conv2 at step 2 (it starts two steps earlier); sample 1 comes before sample 2."""
+    """conv1 at window step 3 starts before conv2 does at step 2; sample 1 comes before sample 2."""
     inputs = digits_like_inputs(3, shift_network)
     good = fast.run(shift_network, inputs)
     bad = flipped(flipped(good, "conv2", (1, 2, 0, 1, 1)), "conv1", (1, 3, 2, 4, 5))
@@ -79,7 +79,7 @@ def test_missing_steps_are_an_error(shift_network: Network) -> None:
     inputs = digits_like_inputs(2, shift_network)
     good = fast.run(shift_network, inputs)
     short = replace(good, spikes={name: values[:, :3] for name, values in good.spikes.items()})
-    with pytest.raises(UserError, match="recorded .* expected"):
+    with pytest.raises(UserError, match=r"recorded .* expected"):
         equivalence.compare(shift_network, good, short, inputs)
 
 

@@ -28,7 +28,7 @@ from train.errors import UserError
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
-    """A random network: normalised input, convolutions with batch norm, temporal shift, residuals, pooling, read-out."""
+    """A random network: normalisation, convolutions with batch norm, temporal shift, residuals, pooling, read-out."""
     rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
     channels, size = draw(st.integers(1, 3)), draw(st.sampled_from([4, 6, 8]))
     nodes: list[g.Node] = [g.Input("input", "", (), (channels, size, size), 15)]

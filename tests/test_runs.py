@@ -40,7 +40,7 @@ def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
 
 
 def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
-    """A process rewrites a file of equal letters without end; killed at 20 moments, the file is never mixed or short."""
+    """A process rewrites a file of equal letters without end; killed at 20 moments, the file is never mixed."""
     target = tmp_path / "file"
     writer = (
         "import sys, itertools; from pathlib import Path; from train import runs\n"

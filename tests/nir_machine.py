@@ -1,0 +1,98 @@
+"""An obvious executor of NIR files for tests: plain numpy, one time step after the other, node equations as written.
+
+Forward Euler with the file's dt, strict threshold, reset in the same step. A node with `start` metadata has windows:
+its state is zero when one starts, and it is silent outside.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+
+
+def run(path: Path, samples: np.ndarray) -> dict[str, np.ndarray]:
+    """Samples [N, T, *shape] back to back, `period` steps apart; outputs of LIF and I nodes: [N, T, *shape]."""
+    graph = nir.read(path, type_check=False)
+    dt, steps, period = (float(graph.metadata[k]) for k in ("dt", "steps", "period"))
+    steps, period = int(steps), int(period)
+    order = in_order(graph)
+    starts = {name: int(node.metadata.get("start", 0)) for name, node in graph.nodes.items()}
+    total = max(starts.values()) + (len(samples) - 1) * period + steps
+    history: dict[str, list[np.ndarray]] = {name: [] for name in order}
+    state: dict[str, np.ndarray] = {}
+    for step in range(total):
+        for name in order:
+            node = graph.nodes[name]
+            sources = [a for a, b in graph.edges if b == name]
+            inside = step >= starts[name] and (step - starts[name]) % period < steps
+            fresh = step >= starts[name] and (step - starts[name]) % period == 0
+            if isinstance(node, nir.Input):
+                sample, moment = divmod(step - starts[name], period)
+                value = samples[sample, moment] if inside and sample < len(samples) else np.zeros(samples.shape[2:])
+            else:
+                value = evaluate(node, sources, history, state, name, dt, inside, fresh, step)
+            history[name].append(value)
+    outputs = {}
+    for name in order:
+        if isinstance(graph.nodes[name], nir.LIF | nir.IF | nir.I):
+            stream, first = np.stack(history[name]), starts[name]
+            windows = [stream[first + n * period : first + n * period + steps] for n in range(len(samples))]
+            outputs[name] = np.stack(windows)
+    return outputs
+
+
+def in_order(graph: Any) -> list[str]:
+    done: list[str] = []
+    while len(done) < len(graph.nodes):
+        done += [n for n in graph.nodes if n not in done and all(a in done for a, b in graph.edges if b == n)]
+    return done
+
+
+def evaluate(
+    node: Any,
+    sources: list[str],
+    history: dict[str, list[np.ndarray]],
+    state: dict[str, np.ndarray],
+    name: str,
+    dt: float,
+    inside: bool,
+    fresh: bool,
+    step: int,
+) -> np.ndarray:
+    x = np.sum([history[source][step] for source in sources], axis=0)
+    if isinstance(node, nir.Conv2d):
+        weight, bias = torch.from_numpy(node.weight), torch.from_numpy(node.bias)
+        geometry = [tuple(int(v) for v in value) for value in (node.stride, node.padding, node.dilation)]
+        return torch.nn.functional.conv2d(torch.from_numpy(x)[None], weight, bias, *geometry, int(node.groups))[
+            0
+        ].numpy()
+    if isinstance(node, nir.Affine):
+        return node.weight @ x + node.bias
+    if isinstance(node, nir.Linear):
+        return node.weight @ x
+    if isinstance(node, nir.Flatten):
+        return x.reshape(-1)
+    if isinstance(node, nir.Delay):
+        (source,) = sources
+        delayed = np.zeros_like(x)
+        for index in np.ndindex(x.shape):
+            ago = round(float(node.delay[index]) / dt)
+            delayed[index] = history[source][step - ago][index] if step >= ago else 0.0
+        return delayed
+    if isinstance(node, nir.Output):
+        return x
+    v = np.zeros(x.shape) if fresh else state.get(name, np.zeros(x.shape))
+    if isinstance(node, nir.LIF):
+        v = v + dt / node.tau * (node.v_leak - v + node.r * x)
+    else:
+        v = v + dt * node.r * x
+    if isinstance(node, nir.I):
+        state[name] = v
+        return v
+    spikes = (v > node.v_threshold) & inside
+    state[name] = np.where(spikes, node.v_reset, v)
+    return spikes.astype(np.float64)

@@ -1,0 +1,320 @@
+"""The four commands from the outside: the whole path, exit codes, and one-line errors for bad input."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import h5py
+import nir
+import numpy as np
+import pytest
+
+from export.store import read_network, write_network
+from train import runs
+from train.console import main
+
+
+def call(package: str, *arguments: str | Path) -> int:
+    """Run a command in this process; its exit code."""
+    module = importlib.import_module(f"{package}.__main__")
+    given = [str(argument) for argument in arguments]
+    default = (lambda: module._defaults(given)) if package == "train" else None
+    with pytest.raises(SystemExit) as end:
+        main(module.Options, module.command, f"python -m {package}", default=default, arguments=given)
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder after two epochs and an export."""
+    run = tmp_path_factory.mktemp("runs") / "digits"
+    assert call("train", "--preset", "digits", "--epochs", "2", "--out", run) == 0
+    assert call("export", run, "--target", "loihi2", "--calibration-samples", "64") == 0
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may damage."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert len(lines) == 1, lines
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+def test_whole_path_without_lava(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("sim", run, "--engines", "torch", "integer", "reference", "--lava-samples", "5") == 0
+    out = capsys.readouterr().out
+    assert "integer = torch" in out
+    data = json.loads((run / runs.EQUIVALENCE).read_text())
+    assert [c["samples"] for c in data["comparisons"]] == [360, 5]
+    assert all(c["equal"] and sum(p["spikes"] or 0 for p in c["populations"]) > 0 for c in data["comparisons"])
+    assert call("deploy", run) == 0
+    assert "<svg" in (run / runs.REPORT_HTML).read_text()
+
+
+@pytest.mark.lava
+def test_whole_path_with_lava(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("sim", run, "--engines", "lava", "--lava-samples", "20") == 0
+    data = json.loads((run / runs.EQUIVALENCE).read_text())
+    (comparison,) = data["comparisons"]
+    assert comparison["engines"] == ["integer", "lava"]
+    assert (comparison["samples"], comparison["equal"]) == (20, True)
+    assert sum(p["spikes"] or 0 for p in comparison["populations"]) > 1000
+    assert all(p["compared"] for p in comparison["populations"])
+
+
+def flip_one_weight(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        values = file["connections/block1.conv/weight"][()]
+        values[3, 0, 1, 1] ^= 128
+        file["connections/block1.conv/weight"][...] = values
+
+
+def test_one_flipped_weight_fails_the_check(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One engine runs a network with one weight flipped: exit code 1, and the first divergence is explained."""
+    from sim import fast
+
+    whole = read_network(run / runs.NETWORK)
+    flip_one_weight(run / runs.NETWORK)
+    flipped = read_network(run / runs.NETWORK)
+    write_network(run / runs.NETWORK, whole)
+    real = fast.run
+    monkeypatch.setattr(fast, "run", lambda network, x, **options: real(flipped, x, **options))
+    assert call("sim", run, "--engines", "torch") == 1
+    line = error_line(capsys)
+    assert "integer and torch differ, first in sample" in line
+    assert "population block1.lif" in line
+    assert "reference: v " in line
+    data = json.loads((run / runs.EQUIVALENCE).read_text())
+    assert not data["comparisons"][0]["equal"]
+
+
+def test_run_without_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / runs.CHECKPOINT).unlink()
+    assert call("export", run) == 2
+    assert "the run has no checkpoint.safetensors (make it with: python -m train)" in error_line(capsys)
+
+
+def test_truncated_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / runs.CHECKPOINT
+    path.write_bytes(path.read_bytes()[:1000])
+    assert call("export", run) == 2
+    assert "checkpoint.safetensors: damaged, or not a checkpoint" in error_line(capsys)
+
+
+def test_checkpoint_of_another_model(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.loads((run / runs.CONFIG).read_text())
+    config["config"]["model"]["temporal_shift"] = False
+    (run / runs.CONFIG).write_text(json.dumps(config))
+    assert call("export", run) == 2
+    assert "block2.shift.alpha" in error_line(capsys)
+
+
+@pytest.mark.parametrize("command", ["sim", "deploy"])
+def test_truncated_network(command: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / runs.NETWORK
+    path.write_bytes(path.read_bytes()[:-3000])
+    assert call(command, run) == 2
+    assert "network.h5: damaged, or not a network file" in error_line(capsys)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 9, "config": {}}', '{"config": {"model": 3}}'])
+def test_damaged_config(text: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / runs.CONFIG).write_text(text)
+    assert call("export", run) == 2
+    assert "config.json" in error_line(capsys)
+
+
+def test_no_such_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("export", "sim", "deploy"):
+        assert call(command, tmp_path / "nothing") == 2
+        assert "no such run folder" in error_line(capsys)
+
+
+def write_nir(path: Path, **change: object) -> Path:
+    """A two-layer NIR file, as another framework would write it."""
+    shape = (6,)
+    lif = {
+        "tau": np.full(shape, 2e-4),
+        "r": np.full(shape, 2.0),
+        "v_leak": np.zeros(shape),
+        "v_threshold": np.ones(shape),
+        "v_reset": np.zeros(shape),
+    }
+    rng = np.random.default_rng(0)
+    nodes = {
+        "input": nir.Input({"input": np.array([4])}),
+        "fc": nir.Affine(rng.normal(0, 0.4, (6, 4)), rng.normal(0, 0.2, 6)),
+        "lif": nir.LIF(**{**lif, **change}),
+        "out": nir.Linear(rng.normal(0, 0.4, (3, 6))),
+        "output": nir.Output({"output": np.array([3])}),
+    }
+    names = list(nodes)
+    nir.write(path, nir.NIRGraph(nodes, list(pairwise(names)), type_check=False))
+    return path
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> Path:
+    x = np.random.default_rng(0).integers(0, 4, (32, 5, 4))
+    np.savez(tmp_path / "x.npz", x=x)
+    return tmp_path / "x.npz"
+
+
+def export_nir(file: Path, calibration: Path, *more: str) -> int:
+    out = file.parent / "out"
+    return call("export", "--nir", file, "--dt", "1e-4", "--calibration", calibration, "--out", out, *more)
+
+
+def test_network_trained_elsewhere(tmp_path: Path, calibration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export_nir(write_nir(tmp_path / "a.nir"), calibration) == 0
+    assert call("sim", tmp_path / "out", "--input", calibration, "--engines", "reference") == 0
+    assert "integer = reference" in capsys.readouterr().out
+
+
+def test_nir_with_an_unknown_node(tmp_path: Path, calibration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_nir(tmp_path / "a.nir")
+    with h5py.File(path, "r+") as file:
+        del file["node/nodes/fc/type"]
+        file["node/nodes/fc/type"] = "Attention"
+    assert export_nir(path, calibration) == 2
+    line = error_line(capsys)
+    assert "a.nir: node fc: node of type 'Attention' (known: " in line
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"v_reset": np.full(6, 0.5)}, "v_reset is not zero"),
+        ({"tau": np.linspace(2e-4, 4e-4, 6)}, "tau differs between neurons"),
+        ({"tau": np.full(6, 1e-5)}, "gives a leak of -9"),
+        ({"v_threshold": np.full(6, np.nan)}, "NaN or infinity"),
+        ({"r": np.full(6, -1.0)}, "must be positive"),
+    ],
+)
+def test_nir_that_cannot_be_reproduced_exactly(
+    change: dict[str, np.ndarray],
+    message: str,
+    tmp_path: Path,
+    calibration: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert export_nir(write_nir(tmp_path / "a.nir", **change), calibration) == 2
+    line = error_line(capsys)
+    assert "node lif" in line
+    assert message in line
+
+
+def test_truncated_nir(tmp_path: Path, calibration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_nir(tmp_path / "a.nir")
+    path.write_bytes(path.read_bytes()[:2000])
+    assert export_nir(path, calibration) == 2
+    assert "a.nir: damaged, or not a NIR file" in error_line(capsys)
+
+
+def test_nir_needs_its_time_step(tmp_path: Path, calibration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_nir(tmp_path / "a.nir")
+    assert call("export", "--nir", path, "--calibration", calibration, "--out", tmp_path / "out") == 2
+    assert "--nir needs --dt" in error_line(capsys)
+    assert export_nir(path, calibration, "--reset", "subtract") == 2
+    assert "--reset subtract is not supported" in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros((3, 4, 1, 7, 8))}, "x of shape (3, 4, 1, 7, 8), expected (samples, 4, 1, 8, 8)"),
+        ({"x": np.full((3, 4, 1, 8, 8), 0.5)}, "not whole numbers"),
+        ({"x": np.full((3, 4, 1, 8, 8), 32)}, "values 32..32, allowed 0..31"),
+        ({"x": np.full((3, 4, 1, 8, 8), np.nan)}, "not whole numbers"),
+        ({"y": np.zeros(3)}, "no array 'x'"),
+        ({"x": np.zeros((3, 4, 1, 8, 8)), "y": np.zeros(4, dtype=int)}, "y of shape (4,)"),
+    ],
+)
+def test_inputs_that_do_not_fit(
+    arrays: dict[str, np.ndarray], message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    assert call("sim", run, "--input", tmp_path / "x.npz") == 2
+    assert message in error_line(capsys)
+
+
+def test_pickled_inputs_are_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "x.npz", x=np.array([{"a": 1}], dtype=object))
+    assert call("sim", run, "--input", tmp_path / "x.npz") == 2
+    assert "not an .npz file of arrays" in error_line(capsys)
+
+
+def test_network_with_no_spikes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import replace
+
+    from export.network import LIF
+
+    network = read_network(run / runs.NETWORK)
+    silent = [
+        replace(p, program=replace(p.program, vth=np.full_like(p.program.vth, 131_071), bias_mant=0 * p.program.vth))
+        if isinstance(p.program, LIF)
+        else p
+        for p in network.populations
+    ]
+    write_network(run / runs.NETWORK, replace(network, populations=tuple(silent)))
+    assert call("sim", run, "--engines", "reference") == 2
+    assert "sent no spike at all" in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--preset", "nothing"), "unknown preset 'nothing'"),
+        (("--dataset", "nothing"), "unknown data set 'nothing'"),
+        (("--epochs", "0"), "--epochs 0"),
+        (("--time-steps", "0"), "--time-steps 0"),
+        (("--device", "abacus"), "--device abacus"),
+        (("--resume",), "--resume needs --out"),
+        (("--preset", "digits", "--config", "x"), "can't use both"),
+    ],
+)
+def test_training_options_that_make_no_sense(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        from train import __main__ as module
+
+        main(module.Options, module.command, "train", lambda: module._defaults(list(arguments)), list(arguments))
+    assert end.value.code == 2
+    assert message in error_line(capsys)
+
+
+def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("deploy", tmp_path / "nothing", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_weight_bits_out_of_range(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("export", run, "--weight-bits", "9") == 2
+    assert "--weight-bits 9, allowed 2..8" in error_line(capsys)
+
+
+def test_dump_after_a_stage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("export", run, "--dump-after", "fold_batch_norm", "--target", "nir") == 0
+    out = capsys.readouterr().out
+    assert "block1.conv: Convolution block1.conv (16, 8, 8) <- normalise" in out
+    assert "block1.norm" not in out
+    assert call("export", run, "--dump-after", "nothing") == 2
