@@ -13,6 +13,7 @@ from deploy import mapping, rules
 from deploy.mapping import Plan
 from deploy.report import formats
 from deploy.report.assemble import write_report
+from deploy.summary import summary
 from export.network import Network
 from export.store import read_network
 from train import runs
@@ -32,13 +33,14 @@ def deploy(run: Path | None, chip_name: str) -> None:
     network = read_network(folder / runs.NETWORK)
     plan = mapping.plan(network, chip)
     broken = rules.violations(network, plan)
-    write_report(folder, network, plan, broken)
+    report = write_report(folder, network, plan, broken)
     console.print(table(network, plan))
     chips_needed = "1 chip" if plan.chips == 1 else f"{plan.chips:,} chips"
     console.print(f"memory  convolutions {chip.storage.convolution.value}, over all cores")
     console.print(f"cores   {plan.cores:,}, a chip has {chip.limits.cores.value:,}: {chips_needed}")
     for violation in broken:
         console.print(f"[red]{violation.rule}[/]  {escape(str(violation))}")
+    console.print(summary(report))
     console.print(f"report  {escape(str(folder / runs.REPORT_HTML))}")
     if broken:
         count = "1 rule" if len(broken) == 1 else f"{len(broken)} rules"

@@ -174,7 +174,7 @@ def _print(
     if comparisons:
         table = Table(title=f"{network.name}: every population, step and sample", title_justify="left", box=SIMPLE)
         table.add_column("engines", no_wrap=True)
-        for column in ("samples", "steps", "layers", "spikes", "compared", "different"):
+        for column in ("samples", "steps", "layers", "spikes", "compared", "differ"):
             table.add_column(column, justify="right", no_wrap=True)
         for c in comparisons:
             mismatches = sum(p.mismatches for p in c.populations)
