@@ -34,7 +34,7 @@ demo: setup
 	$(BIN)/python -m deploy $(RUN)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
