@@ -20,7 +20,7 @@ from export.trace import trace
 from train import data, runs
 from train.console import console
 from train.errors import UserError
-from train.restore import restore
+from train.restore import coded, dataset_of, restore
 
 TARGETS = ("loihi2", "nir")
 GRANULARITIES: dict[str, Granularity] = {"channel": PerChannel(), "layer": PerLayer()}
@@ -37,8 +37,9 @@ def export_run(
     folder = runs.find(run, needs={runs.CONFIG: "python -m train", runs.CHECKPOINT: "python -m train"})
     trained = restore(folder)
     graph = trace(trained.model, trained.data, trained.config.model.time_steps, trained.data.name)
-    frames = data.load(trained.config.dataset).train.frames[:samples]
-    calibration = data.repeat_over_time(frames, graph.steps).double().numpy()
+    split = dataset_of(trained.config).train
+    frames = split.read(data.spread(len(split), samples))
+    calibration = coded(trained.config, trained.data, frames).double().numpy()
     _export(folder, graph, target, calibration, grid, granularity, dump_after)
 
 

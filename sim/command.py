@@ -19,9 +19,10 @@ from sim.equivalence import Comparison
 from sim.inputs import Inputs
 from sim.recording import Recording
 from train import data, runs
+from train.config import from_json
 from train.console import console, progress
 from train.errors import CheckFailedError, UserError
-from train.restore import restore
+from train.restore import coded, dataset_of, restore
 
 ENGINES = ("integer", "torch", "lava", "reference")
 SLOW_ENGINES = ("lava", "reference")  # a sample takes them milliseconds to seconds, so they get the first few
@@ -82,11 +83,14 @@ def _inputs(folder: Path, network: Network, file: Path | None, samples: int | No
         given = inputs.read(file, network)
     else:
         runs.find(folder, needs={runs.CONFIG: "python -m train (or give --input INPUTS.npz)"})
-        from train.config import from_json
-
-        test = data.load(from_json(folder / runs.CONFIG).dataset).test
-        frames = test.frames.numpy()
-        given = Inputs(inputs.payloads(frames, network, "test set"), test.labels.numpy().astype(np.int64))
+        settings = from_json(folder / runs.CONFIG)
+        test = dataset_of(settings).test
+        if samples is not None and not 1 <= samples <= len(test):
+            raise UserError(f"--samples {samples}, there are {len(test)}")
+        wanted = data.spread(len(test), samples or len(test))
+        frames = coded(settings, data.spec(settings.dataset), test.read(wanted)).transpose(0, 1)
+        labels = test.labels[wanted].numpy().astype(np.int64)
+        given = Inputs(inputs.payloads(frames.numpy(), network, "test set"), labels)
     if samples is not None and not 1 <= samples <= len(given.x):
         raise UserError(f"--samples {samples}, there are {len(given.x)}")
     return Inputs(given.x[:samples], None if given.labels is None else given.labels[:samples])

@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from train import checkpoint, data, kernels, loop, models, runs
+from train import checkpoint, data, kernels, loop, models, optimise, runs
+from train.choices import DistillName
 from train.config import ModelConfig, TrainConfig, from_json, to_json
+from train.errors import UserError
 from train.surrogate import TanhWindow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,3 +147,63 @@ def test_checkpoint_reloads_to_identical_outputs(tmp_path: Path) -> None:
 def test_configuration_round_trip(tmp_path: Path) -> None:
     runs.write_json(tmp_path / "config.json", to_json(SMALL, {}))
     assert from_json(tmp_path / "config.json") == SMALL
+
+
+@pytest.mark.parametrize("distill", ["kl", "hta-kl", "tser"])
+def test_distillation_from_a_trained_teacher(distill: DistillName, tmp_path: Path) -> None:
+    """A ReLU teacher of another number of steps teaches a spiking student; the teacher itself does not change."""
+    teacher = TrainConfig(model=ModelConfig(neuron="relu", time_steps=1), epochs=1, train_samples=256)
+    loop.train(teacher, tmp_path / "teacher")
+    before = checkpoint.load(tmp_path / "teacher" / runs.CHECKPOINT).model
+    config = replace(SMALL, epochs=1, train_samples=128, teacher=str(tmp_path / "teacher"), distill=distill)
+    loop.train(config, tmp_path / "student")
+    plain = trained(tmp_path / "plain", replace(SMALL, epochs=1, train_samples=128))
+    taught = checkpoint.load(tmp_path / "student" / runs.CHECKPOINT).model
+    assert any(not torch.equal(plain[name], taught[name]) for name in plain)
+    after = checkpoint.load(tmp_path / "teacher" / runs.CHECKPOINT).model
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_teacher_that_does_not_exist(tmp_path: Path) -> None:
+    config = replace(SMALL, teacher=str(tmp_path / "nobody"), distill="kl")
+    with pytest.raises(UserError, match="no such run folder"):
+        loop.train(config, tmp_path / "student")
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    config = replace(SMALL, epochs=10, warmup_epochs=2, learning_rate=0.1, final_learning_rate=0.001)
+    rates = [optimise.rate(config, step, 5) for step in range(50)]
+    assert rates[9] == pytest.approx(0.1)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert optimise.rate(config, 50, 5) == pytest.approx(0.001)
+
+
+def test_weight_decay_is_for_weights_of_convolutions_and_linear_layers_only() -> None:
+    config = ModelConfig(temporal_shift=True, neuron="adaptive-lif", attention="staa")
+    model = models.build(config, data.spec("digits"))
+    decayed, rest = optimise.optimiser(model, SMALL).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert all(names[id(p)].endswith("weight") and p.ndim in (2, 4) for p in decayed["params"])
+    assert {"block2.shift.alpha", "block1.norm.weight"} <= {names[id(p)] for p in rest["params"]}
+    assert any("code" in names[id(p)] for p in rest["params"])
+    assert len(decayed["params"]) + len(rest["params"]) == len(names)
+
+
+def test_poisson_coding_trains_and_resumes(tmp_path: Path) -> None:
+    config = replace(SMALL, epochs=2, train_samples=128, coding="poisson")
+    whole = trained(tmp_path / "whole", config)
+    again = trained(tmp_path / "again", config)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    loop.train(replace(SMALL, epochs=1, train_samples=128, precision="bf16"), tmp_path)
+    assert all(torch.isfinite(value).all() for value in checkpoint.load(tmp_path / runs.CHECKPOINT).model.values())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_events(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    loop.train(replace(SMALL, epochs=1, train_samples=64, tensorboard=True), tmp_path)
+    assert list((tmp_path / "tensorboard").glob("events.*"))

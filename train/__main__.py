@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from train import config, runs
+from train import config, presets, runs
 from train.console import console, main
 from train.errors import UserError
 
@@ -27,7 +27,7 @@ class Options:
 
     train: Annotated[config.TrainConfig, tyro.conf.arg(name="")] = field(default_factory=config.TrainConfig)
     preset: str | None = None
-    """Start from a recipe by name: digits. Other options override it."""
+    """Start from a recipe by name, for example digits or ts-snn-cifar10. Other options override it."""
     config: Path | None = None
     """Start from the config.json of another run. Other options override it."""
     out: Path | None = None
@@ -56,7 +56,7 @@ def _defaults(arguments: list[str]) -> Options:
         return Options(train=config.from_json(Path(out) / runs.CONFIG))
     if file:
         return Options(train=config.from_json(Path(file)))
-    return Options(train=config.preset(name) if name else config.TrainConfig())
+    return Options(train=presets.preset(name) if name else config.TrainConfig())
 
 
 def command(options: Options) -> None:

@@ -3,78 +3,194 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from train import runs
+from train.choices import (
+    AttentionName,
+    CodingName,
+    DistillName,
+    EventSplit,
+    LossName,
+    ModelName,
+    NeuronName,
+    PrecisionName,
+    ShiftPosition,
+    ShiftSplit,
+    SurrogateName,
+)
 from train.errors import UserError
 
 SCHEMA_VERSION = 1
 Section = TypeVar("Section")
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _check_choices(config: ModelConfig | LossConfig) -> None:
+    """A value outside its Literal is the user's mistake wherever it comes from: command line, JSON or Python."""
+    for name, hint in get_type_hints(type(config)).items():
+        if get_origin(hint) is Literal and getattr(config, name) not in get_args(hint):
+            allowed = ", ".join(get_args(hint))
+            raise UserError(f"{_flag(name)} {getattr(config, name)!r}", hint=f"allowed: {allowed}")
+
+
+def _check_range(config: ModelConfig | LossConfig, name: str, low: float, high: float = math.inf) -> None:
+    value = getattr(config, name)
+    if not low <= value <= high or math.isinf(value):
+        limit = f"allowed {low}..{high}" if high < math.inf else f"must be at least {low}"
+        raise UserError(f"{_flag(name)} {value}, {limit}")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The network."""
 
-    model: str = "small-conv"
-    """Backbone: small-conv."""
-    temporal_shift: bool = False
-    """TS-SNN: shift part of the channels one step to each side before the convolutions."""
+    model: ModelName = "small-conv"
+    """Backbone; the plain resnets have the 3x3 stem for small images, those with -imagenet the 7x7 stem."""
+    width: float = 1.0
+    """Factor on all channel counts of the backbone."""
     time_steps: int = 4
     """Time steps T of a sample's window."""
+    neuron: NeuronName = "lif"
+    """Neuron; plif learns its leak, da-lif (DA-LIF) and adaptive-lif (STAA-SNN) leak and gain; relu is for teachers."""
+    leak: float = 0.25
+    """Leak of the neuron, its initial value where it is learned."""
+    threshold: float = 0.5
+    """Firing threshold of the neuron."""
+    per_channel: bool = False
+    """plif and da-lif learn one value a channel instead of one a layer."""
+    surrogate: SurrogateName = "auto"
+    """Surrogate gradient; auto is tanh, sharpened as in the paper of the attention where there is one."""
+    attention: AttentionName = "none"
+    """Attention at every neuron: none, staa (STAA-SNN), fsta (FSTA-SNN)."""
+    temporal_shift: bool = False
+    """TS-SNN: shift part of the channels one step to each side."""
+    shift_position: ShiftPosition = "conv-input"
+    """Where to shift: before every convolution of a block, before its first one, or on the neurons' input current."""
+    shift_split: ShiftSplit = "random"
+    """Channel groups of the shift while training: drawn at every pass, or fixed. At evaluation they are fixed."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.time_steps <= 1024:
-            raise UserError(f"--time-steps {self.time_steps}, allowed 1..1024")
+        _check_choices(self)
+        _check_range(self, "time_steps", 1, 1024)
+        _check_range(self, "width", 1 / 64, 64)
+        if not 0 < self.leak < 1:
+            raise UserError(f"--leak {self.leak}, allowed between 0 and 1", hint="--neuron if has no leak")
+        if not 0 < self.threshold < math.inf:
+            raise UserError(f"--threshold {self.threshold}, must be above 0")
+        if self.neuron == "relu" and self.attention != "none":
+            raise UserError(f"--attention {self.attention} needs a spiking neuron, not --neuron relu")
+        if self.model == "recurrent":
+            if self.neuron == "relu":
+                raise UserError("--model recurrent needs a spiking neuron, not --neuron relu")
+            if self.attention != "none" or self.temporal_shift:
+                raise UserError("--model recurrent takes neither --attention nor --temporal-shift")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class LossConfig:
+    """What is minimised."""
+
+    loss: LossName = "ce"
+    """Cross-entropy of the mean logits (ce), of the logits at every step (tsce), tet adds TET's squared error."""
+    label_smoothing: float = 0.1
+    """Probability mass that the target spreads over all classes."""
+    tet_weight: float = 0.05
+    """Weight of TET's squared error against the cross-entropy."""
+    tet_target: float = 1.0
+    """What TET's squared error pulls every logit to."""
+    distill: DistillName = "none"
+    """Learn from a teacher: kl (on the mean logits), hta-kl (HTA-KL), tser (TSER: at every step, also the labels)."""
+    temperature: float = 4.0
+    """Temperature of teacher and student in the distillation."""
+    distill_weight: float = 0.5
+    """Weight of the distillation against the labels."""
+    entropy_weight: float = 0.05
+    """tser: weight of the student's entropy, which is maximised."""
+    head_mass: float = 0.5
+    """hta-kl: the teacher's classes up to this total probability are the head."""
+    mask_divergences: bool = False
+    """hta-kl: forward KL over the head and reverse KL over the tail only, instead of both over all classes."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        for name in ("label_smoothing", "tet_weight", "distill_weight", "head_mass"):
+            _check_range(self, name, 0, 1)
+        _check_range(self, "entropy_weight", 0)
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"--temperature {self.temperature}, must be above 0")
+
+
+@dataclass(frozen=True)
+class TrainConfig(LossConfig):
     """The network, its data and the recipe."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     dataset: str = "digits"
-    """Data set: digits (scikit-learn's bundled handwritten digits, no download)."""
+    """Data set: digits (bundled with scikit-learn), cifar10, cifar100, mnist, fashion-mnist, tiny-imagenet, imagenet,
+    n-mnist, dvs128-gesture, cifar10-dvs."""
+    data_dir: str = ""
+    """Folder that holds the data set's published folder; nothing is downloaded."""
+    train_samples: int = 0
+    """Train on this many samples, evenly spread over the training set; 0 for all."""
+    augment: str = "none"
+    """Augmentation: none, flip, crop-flip, crop-flip-cutout, autoaugment, roll, snn-augment-wide."""
+    event_split: EventSplit = "number"
+    """How the events of a recording are divided among its frames: equal numbers of events, or equal times."""
+    coding: CodingName = "direct"
+    """Images over time: the same image at every step, or spikes drawn with the pixel's value as probability."""
+    teacher: str = ""
+    """Run folder of the teacher; needs --distill."""
     epochs: int = 40
     """Passes over the training set."""
     batch_size: int = 64
     """Samples per step."""
     learning_rate: float = 0.1
-    """Peak learning rate of SGD with Nesterov momentum; falls to zero along a cosine."""
+    """Peak learning rate of SGD with Nesterov momentum; falls along a cosine."""
+    final_learning_rate: float = 0.0
+    """Learning rate at the end of the cosine."""
+    warmup_epochs: int = 0
+    """Epochs over which the learning rate first rises along a line."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 5e-4
     """L2 penalty on convolution and linear weights."""
-    label_smoothing: float = 0.1
-    """Probability mass that the target spreads over all classes."""
     seed: int = 0
     """Seed of initial values, batch order and random splits."""
     device: str = "auto"
     """Device: auto, cpu, cuda, cuda:1 ..."""
+    precision: PrecisionName = "fp32"
+    """Arithmetic of convolutions and linear layers; bf16 keeps weights and membrane potentials in fp32."""
+    workers: int = 0
+    """Threads that read and augment batches ahead of time."""
+    tensorboard: bool = False
+    """Write TensorBoard events into the run folder (needs the tensorboard package)."""
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 2), ("learning_rate", 0.0), ("seed", 0)):
-            value = getattr(self, name)
-            if not value >= low:
-                raise UserError(f"--{name.replace('_', '-')} {value}, must be at least {low}")
-
-
-PRESETS: dict[str, TrainConfig] = {
-    "digits": TrainConfig(model=ModelConfig(temporal_shift=True)),
-}
-
-
-def preset(name: str) -> TrainConfig:
-    """A recipe by name.
-
-    Raises:
-        UserError: no such preset.
-    """
-    if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}", hint=f"known presets: {', '.join(sorted(PRESETS))}")
-    return PRESETS[name]
+        super().__post_init__()
+        for name, low in (
+            ("epochs", 1),
+            ("batch_size", 2),
+            ("learning_rate", 0.0),
+            ("final_learning_rate", 0.0),
+            ("warmup_epochs", 0),
+            ("train_samples", 0),
+            ("workers", 0),
+            ("seed", 0),
+        ):
+            _check_range(self, name, low)
+        if self.warmup_epochs >= self.epochs:
+            raise UserError(f"--warmup-epochs {self.warmup_epochs}, must be fewer than --epochs {self.epochs}")
+        if self.distill != "none" and not self.teacher:
+            raise UserError(f"--distill {self.distill} needs --teacher RUN")
+        if self.teacher and self.distill == "none":
+            raise UserError(f"--teacher {self.teacher} needs --distill", hint="allowed: kl, hta-kl, tser")
 
 
 def to_json(config: TrainConfig, extra: dict[str, Any]) -> dict[str, Any]:
@@ -113,4 +229,7 @@ def _section(kind: type[Section], values: Any, path: Path) -> Section:
             continue
         if type(value) is not expected:
             raise UserError(f"field {name!r} is {type(value).__name__}, expected {expected.__name__}", where=str(path))
-    return kind(**values)
+    try:
+        return kind(**values)
+    except UserError as error:  # the same check as for the command line, but here the file is to blame
+        raise UserError(error.what, where=str(path), hint=error.hint) from error

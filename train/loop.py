@@ -1,59 +1,49 @@
-"""The training loop: epochs, evaluation, checkpoint, metrics; resumes where it was."""
+"""The training loop: epochs, evaluation, checkpoint, metrics; resumes where it was, alone or on several processes."""
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
+from rich.progress import Progress
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from train import checkpoint, data, models, runs
+from train import checkpoint, data, distributed, losses, models, optimise, runs, teacher
 from train.config import TrainConfig, to_json
 from train.console import console, progress
+from train.data import augment
+from train.distributed import Processes
 from train.errors import UserError
+from train.layers.sync_norm import synchronise
+from train.metrics import Metrics
+from train.restore import coded, dataset_of
+
+EVALUATION_BATCH = 256
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one.
+def resolve_device(name: str, local_rank: int = 0) -> torch.device:
+    """`auto` is CUDA where there is one, one device for each process.
 
     Raises:
         UserError: not a device, or not on this machine.
     """
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", local_rank)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
-
-
-def cosine(step: int, total: int, peak: float) -> float:
-    """Learning rate at `step` of `total`: from `peak` to zero along half a cosine."""
-    return peak * 0.5 * (1 + math.cos(math.pi * step / total))
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for convolution and linear weights only; not for batch norm, biases and scalars (alpha, decays)."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, split: data.Split, steps: int, device: torch.device, batch: int = 256) -> int:
-    """Number of correct answers on a split."""
-    model.eval()
-    correct = 0
-    for frames, labels in zip(split.frames.split(batch), split.labels.split(batch), strict=True):
-        logits = model(data.repeat_over_time(frames.to(device), steps))
-        correct += int((logits.argmax(1).cpu() == labels).sum())
-    return correct
 
 
 def versions() -> dict[str, str]:
@@ -61,48 +51,95 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
 
 
+@dataclass(frozen=True, eq=False)
+class _Session:
+    """What one training run works with."""
+
+    config: TrainConfig
+    dataset: data.Dataset
+    augmentation: data.Augmentation
+    model: models.Classifier
+    stepper: nn.Module  # the model, or its DistributedDataParallel wrapper
+    optimiser: torch.optim.Optimizer
+    teacher: teacher.Teacher | None
+    device: torch.device
+    processes: Processes
+
+    def autocast(self) -> Any:
+        """bf16 where the configuration asks for it."""
+        bf16 = self.config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
+
+
 def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
     """Train, leaving config.json, checkpoint.safetensors and metrics.jsonl in `run`; the test accuracy in [0, 1].
 
-    Epoch e draws its batch order and random splits from (seed, e) alone, so a resumed run equals an uninterrupted one.
+    Epoch e draws its batch order, augmentation and random splits from (seed, e) alone, so a resumed run equals an
+    uninterrupted one.
 
     Raises:
         UserError: unknown data set, model or device; a checkpoint that does not fit; a loss that is not finite.
     """
-    device = resolve_device(config.device)
-    dataset = data.load(config.dataset)
+    with distributed.join() as processes:
+        session = _prepare(config, processes)
+        first = _resume(run, session) if resume else 0
+        metrics = Metrics(run, config.tensorboard, first) if processes.first else None
+        if processes.first:
+            runs.write_json(run / runs.CONFIG, to_json(config, {"versions": versions()}))
+            if not resume:
+                _forget_previous(run)
+        accuracy = 0.0
+        with progress() if processes.first else nullcontext() as bar:
+            for epoch in range(first, config.epochs):
+                accuracy = _epoch_and_test(session, epoch, run, metrics, bar)
+        if metrics is not None:
+            metrics.close()
+            accuracy = metrics.last("test_accuracy")
+            console.print(f"test accuracy {accuracy:.2%} ({len(session.dataset.test)} samples); everything is in {run}")
+        return accuracy
+
+
+def _prepare(config: TrainConfig, processes: Processes) -> _Session:
+    device = resolve_device(config.device, processes.local)
+    dataset = dataset_of(config)
+    if config.batch_size % processes.world:
+        raise UserError(f"--batch-size {config.batch_size} is not a multiple of the {processes.world} processes")
     torch.manual_seed(config.seed)
     model = models.build(config.model, dataset.spec).to(device)
-    optimiser = torch.optim.SGD(
-        parameter_groups(model, config.weight_decay), config.learning_rate, config.momentum, nesterov=True
+    if processes.world > 1:
+        synchronise(model)
+    stepper: nn.Module = _Logits(model)
+    if processes.world > 1:
+        stepper = DistributedDataParallel(stepper, device_ids=[device.index] if device.type == "cuda" else None)
+    return _Session(
+        config=config,
+        dataset=dataset,
+        augmentation=augment.recipe(config.augment, dataset.spec),
+        model=model,
+        stepper=stepper,
+        optimiser=optimise.optimiser(model, config),
+        teacher=teacher.load(Path(config.teacher), dataset.spec, device) if config.teacher else None,
+        device=device,
+        processes=processes,
     )
-    first, metrics = _resume(run, model, optimiser) if resume else (0, [])
-    runs.write_json(run / runs.CONFIG, to_json(config, {"versions": versions()}))
-    if not resume:
-        _forget_previous(run)
-    total = len(dataset.test.labels)
-    with progress() as bar:
-        task = bar.add_task("train", total=config.epochs, completed=first, note="")
-        for epoch in range(first, config.epochs):
-            begin = time.perf_counter()
-            loss = _epoch(config, epoch, model, optimiser, dataset.train, device)
-            correct = evaluate(model, dataset.test, config.model.time_steps, device)
-            samples_per_second = len(dataset.train.labels) / (time.perf_counter() - begin)
-            metrics.append(
-                {
-                    "epoch": epoch + 1,
-                    "loss": loss,
-                    "test_accuracy": correct / total,
-                    "samples_per_second": round(samples_per_second, 1),
-                }
-            )
-            checkpoint.save(run / runs.CHECKPOINT, epoch + 1, model, optimiser)
-            runs.write_text(run / runs.METRICS, "".join(json.dumps(row) + "\n" for row in metrics))
-            note = f"loss {loss:.3f}  test {correct / total:.2%}  {samples_per_second:,.0f} samples/s"
-            bar.update(task, advance=1, note=note)
-    accuracy = float(metrics[-1]["test_accuracy"])
-    console.print(f"test accuracy {accuracy:.2%} ({total} samples); everything is in {run}")
-    return accuracy
+
+
+class _Logits(nn.Module):
+    """The model's logits at every step as a forward pass, which DistributedDataParallel needs."""
+
+    def __init__(self, model: models.Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model.logits(x)
+
+
+def _resume(run: Path, session: _Session) -> int:
+    state = checkpoint.load(run / runs.CHECKPOINT)
+    checkpoint.restore_model(state, session.model, run / runs.CHECKPOINT)
+    checkpoint.restore_optimiser(state, session.model, session.optimiser)
+    return state.epoch
 
 
 def _forget_previous(run: Path) -> None:
@@ -111,43 +148,86 @@ def _forget_previous(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
 
 
-def _resume(run: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, list[dict[str, Any]]]:
-    state = checkpoint.load(run / runs.CHECKPOINT)
-    checkpoint.restore_model(state, model, run / runs.CHECKPOINT)
-    checkpoint.restore_optimiser(state, model, optimiser)
-    path = run / runs.METRICS
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return state.epoch, [row for row in rows if row["epoch"] <= state.epoch]
+def _epoch_and_test(session: _Session, epoch: int, run: Path, metrics: Metrics | None, bar: Progress | None) -> float:
+    begin = time.perf_counter()
+    loss = _epoch(session, epoch, bar)
+    seconds = time.perf_counter() - begin
+    accuracy = evaluate(session) / len(session.dataset.test)
+    if metrics is not None:
+        checkpoint.save(run / runs.CHECKPOINT, epoch + 1, session.model, session.optimiser)
+        speed = _samples(session) / seconds
+        row = {"loss": loss, "test_accuracy": accuracy, "samples_per_second": round(speed, 1)}
+        metrics.write(epoch + 1, row)
+        if bar is not None:
+            note = f"loss {loss:.3f}  test {accuracy:.2%}  {speed:,.0f} samples/s"
+            bar.update(bar.task_ids[0], note=note)
+    return accuracy
 
 
-def _epoch(
-    config: TrainConfig,
-    epoch: int,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    split: data.Split,
-    device: torch.device,
-) -> float:
-    """One pass over the training split; the mean loss."""
-    torch.manual_seed(config.seed * 1_000_003 + epoch + 1)
-    model.train()
-    order = torch.randperm(len(split.labels))
-    batches = [b for b in order.split(config.batch_size) if len(b) > 1]  # batch norm needs two samples
-    losses: list[Tensor] = []
-    for index, batch in enumerate(batches):
-        rate = cosine(epoch * len(batches) + index, config.epochs * len(batches), config.learning_rate)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        frames = data.repeat_over_time(split.frames[batch].to(device), config.model.time_steps)
-        logits = model(frames)
-        loss = nn.functional.cross_entropy(
-            logits, split.labels[batch].to(device), label_smoothing=config.label_smoothing
-        )
-        optimiser.zero_grad(set_to_none=True)
+def _samples(session: _Session) -> int:
+    return session.config.train_samples or len(session.dataset.train)
+
+
+def _batches(session: _Session, epoch: int) -> Iterator[data.Batch]:
+    config, processes = session.config, session.processes
+    split = session.dataset.train
+    if config.train_samples:
+        split = data.Subset(split, data.spread(len(split), config.train_samples))
+    return data.training_batches(
+        split,
+        config.batch_size,
+        config.seed,
+        epoch,
+        session.augmentation,
+        rank=processes.rank,
+        world=processes.world,
+        workers=config.workers,
+        pin=session.device.type == "cuda",
+    )
+
+
+def _epoch(session: _Session, epoch: int, bar: Progress | None) -> float:
+    """One pass over the training split; the mean loss over all processes' batches of this one."""
+    config, device = session.config, session.device
+    torch.manual_seed(config.seed * 1_000_003 + epoch + 1)  # random splits and dropout: the same in every process
+    draws = torch.Generator(device).manual_seed((config.seed * 1_000_003 + epoch) * 4096 + session.processes.rank)
+    session.model.train()
+    count = data.batch_count(_samples(session), config.batch_size, session.processes.world)
+    if bar is not None and not bar.task_ids:
+        bar.add_task("train", total=config.epochs * count, completed=epoch * count, note="")
+    total = torch.zeros((), device=device)
+    for index, batch in enumerate(_batches(session, epoch)):
+        for group in session.optimiser.param_groups:
+            group["lr"] = optimise.rate(config, epoch * count + index, count)
+        frames = batch.frames.to(device, non_blocking=True)
+        labels = batch.labels.to(device, non_blocking=True)
+        taught = session.teacher(frames) if session.teacher else None
+        with session.autocast():
+            logits = session.stepper(coded(config, session.dataset.spec, frames, draws))
+        loss = losses.loss(config, logits.float(), labels, taught)
+        session.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
-        losses.append(loss.detach())
-    mean = float(torch.stack(losses).mean())
+        session.optimiser.step()
+        total += loss.detach()
+        if bar is not None:
+            bar.advance(bar.task_ids[0])
+    mean = float(total) / count
     if not math.isfinite(mean):
         raise UserError(f"the loss is {mean} in epoch {epoch + 1}", hint="lower --learning-rate")
     return mean
+
+
+@torch.no_grad()
+def evaluate(session: _Session) -> int:
+    """Number of correct answers on the test split, over all processes."""
+    session.model.eval()
+    place, spec = session.processes, session.dataset.spec
+    correct = 0
+    batches = data.evaluation_batches(
+        session.dataset.test, EVALUATION_BATCH, rank=place.rank, world=place.world, workers=session.config.workers
+    )
+    for batch in batches:
+        with session.autocast():
+            answer = session.model(coded(session.config, spec, batch.frames.to(session.device))).argmax(1)
+        correct += int((answer.cpu() == batch.labels).sum())
+    return place.total(correct, session.device)

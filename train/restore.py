@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from train import checkpoint, config, data, models, runs
 
@@ -25,9 +26,30 @@ def restore(run: Path) -> Trained:
     Raises:
         UserError: config.json or the checkpoint is missing, damaged, or they do not belong together.
     """
+    runs.find(run, {runs.CONFIG: "python -m train", runs.CHECKPOINT: "python -m train"})
     settings = config.from_json(run / runs.CONFIG)
     spec = data.spec(settings.dataset)
     model = models.build(settings.model, spec)
     path = run / runs.CHECKPOINT
     checkpoint.restore_model(checkpoint.load(path), model, path)
     return Trained(model.eval(), settings, spec)
+
+
+def dataset_of(settings: config.TrainConfig) -> data.Dataset:
+    """The data set that a run was trained on.
+
+    Raises:
+        UserError: its folder is missing or damaged.
+    """
+    folder = Path(settings.data_dir) if settings.data_dir else None
+    return data.load(settings.dataset, folder, settings.model.time_steps, settings.event_split)
+
+
+def coded(
+    settings: config.TrainConfig, spec: data.DataSpec, frames: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Raw frames of a batch as the model's input [T, B, C, H, W]: clips as they are, images by `--coding`."""
+    if settings.coding == "poisson" and not spec.has_time:
+        drawn = generator or torch.Generator(frames.device).manual_seed(settings.seed)
+        return data.poisson(frames, settings.model.time_steps, spec.levels, drawn)
+    return data.over_time(frames, settings.model.time_steps)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class DataSpec:
     """Shape (C, H, W) of a frame, number of classes, and its raw values: integers in [0, levels].
 
-    `mean` and `std` per channel, in raw units, are what the model normalises with.
+    `mean` and `std` per channel, in raw units, are what the model normalises with. `has_time` is set where a sample is
+    a clip of T frames (event cameras); without it a sample is one image, which input coding turns into T steps.
     """
 
     name: str
@@ -18,3 +19,4 @@ class DataSpec:
     levels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    has_time: bool = False

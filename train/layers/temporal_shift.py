@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from train.choices import ShiftSplit
+
 
 @dataclass(frozen=True)
 class Split:
@@ -27,22 +29,22 @@ def shift(x: Tensor, split: Split) -> Tensor:
 
 
 class TemporalShift(nn.Module):
-    """X' = X + alpha Z, one learnable alpha a module; [T, B, C, ...] to the same shape.
+    """X' = X + alpha Z, one learnable scalar alpha a module; [T, B, C, ...] to the same shape.
 
     Equation 7 of TS-SNN (arXiv 2505.04165) [C]. The C channels are folded into `folds` segments and two split points
-    0 < g1 < g2 < folds choose the groups [C]; alpha starts at 0.5 and folds at 32 [S]. The split is drawn anew in
-    every training forward pass and fixed at a third and two thirds at evaluation: this project's reading of a point
-    that the paper leaves open [I].
+    0 < g1 < g2 < folds choose the groups [C]; alpha starts at 0.5 and folds at 32, at most C [S]. With split "random"
+    the split is drawn anew in every training forward pass: this project's reading of a point that the paper leaves
+    open [I]. With "fixed", and always at evaluation, it is at a third and two thirds, the mean of the random one [I].
+    Where folds do not divide C, the boundaries are rounded down to whole channels [U].
     """
 
-    def __init__(self, channels: int, folds: int = 32, alpha: float = 0.5) -> None:
+    def __init__(self, channels: int, folds: int = 32, alpha: float = 0.5, split: ShiftSplit = "random") -> None:
         super().__init__()
-        if channels < 3:
-            raise ValueError(f"temporal shift needs at least 3 channels, got {channels}")
+        if channels < 3 or folds < 3:
+            raise ValueError(f"temporal shift needs at least 3 channels and 3 folds, got {channels} and {folds}")
         self.channels = channels
         self.folds = min(folds, channels)
-        if channels % self.folds:
-            raise ValueError(f"{channels} channels do not fold into {self.folds} equal segments")
+        self.split = split
         self.alpha = nn.Parameter(torch.tensor(alpha))
 
     @property
@@ -51,16 +53,15 @@ class TemporalShift(nn.Module):
         return self._split(round(self.folds / 3), round(2 * self.folds / 3))
 
     def _split(self, g1: int, g2: int) -> Split:
-        width = self.channels // self.folds
-        return Split(g1 * width, g2 * width)
+        return Split(g1 * self.channels // self.folds, g2 * self.channels // self.folds)
 
     def _random_split(self) -> Split:
         g1, g2 = sorted((torch.randperm(self.folds - 1)[:2] + 1).tolist())
         return self._split(g1, g2)
 
     def forward(self, x: Tensor) -> Tensor:
-        split = self._random_split() if self.training else self.fixed_split
+        split = self._random_split() if self.training and self.split == "random" else self.fixed_split
         return x + self.alpha * shift(x, split)
 
     def extra_repr(self) -> str:
-        return f"channels={self.channels}, folds={self.folds}"
+        return f"channels={self.channels}, folds={self.folds}, split={self.split}"

@@ -1,0 +1,54 @@
+"""metrics.jsonl, one row an epoch, and TensorBoard events where asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from train import runs
+from train.errors import UserError
+
+
+class Metrics:
+    """Rows of a run, rewritten whole and atomically: at most a few hundred short lines.
+
+    Raises:
+        UserError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, run: Path, tensorboard: bool, epochs_done: int) -> None:
+        self._path = run / runs.METRICS
+        self._rows = [row for row in read(run) if row["epoch"] <= epochs_done]
+        self._events = _writer(run) if tensorboard else None
+
+    def write(self, epoch: int, values: dict[str, float]) -> None:
+        """Add the row of an epoch (counted from 1)."""
+        self._rows.append({"epoch": epoch, **values})
+        runs.write_text(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, epoch)
+
+    def last(self, name: str) -> float:
+        """A value of the last row."""
+        return float(self._rows[-1][name])
+
+    def close(self) -> None:
+        """Flush what TensorBoard has not written yet."""
+        if self._events is not None:
+            self._events.close()
+
+
+def read(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, none where there is no such file."""
+    path = run / runs.METRICS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _writer(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError("--tensorboard needs the tensorboard package", hint="pip install tensorboard") from error
+    return SummaryWriter(str(run / "tensorboard"))

@@ -1,0 +1,35 @@
+"""The optimiser and its learning rate."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from train.config import TrainConfig
+
+
+def optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum; weight decay for convolution and linear weights only.
+
+    Not for batch norm, biases, learned decays, alpha, nor for position codes, which are biases of five axes.
+    """
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for module in model.modules():
+        weights = isinstance(module, nn.Conv2d | nn.Linear)
+        for name, parameter in module.named_parameters(recurse=False):
+            (decayed if weights and name == "weight" else rest).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, config.learning_rate, config.momentum, nesterov=config.momentum > 0)
+
+
+def rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Learning rate at `step`: a line up over the warm-up epochs, then half a cosine down to the final rate."""
+    warm, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
+    low, peak = config.final_learning_rate, config.learning_rate
+    if step < warm:
+        return low + (peak - low) * (step + 1) / warm
+    phase = (step - warm) / max(total - warm, 1)
+    return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * phase))
