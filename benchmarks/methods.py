@@ -62,6 +62,7 @@ def main() -> None:
     common = [
         *("--dataset", options.dataset, "--data-dir", options.data_dir, "--model", options.model),
         *("--width", options.width, "--train-samples", options.train_samples, "--epochs", options.epochs),
+        *("--evaluate-every", options.epochs),
         *("--augment", "crop-flip" if options.dataset.startswith("cifar") else "none"),
     ]
     results: dict[str, list[float]] = {}

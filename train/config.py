@@ -169,6 +169,8 @@ class TrainConfig(LossConfig):
     """Arithmetic of convolutions and linear layers; bf16 keeps weights and membrane potentials in fp32."""
     workers: int = 0
     """Threads that read and augment batches ahead of time."""
+    evaluate_every: int = 1
+    """Epochs between two looks at the test set; the last epoch is always tested."""
     tensorboard: bool = False
     """Write TensorBoard events into the run folder (needs the tensorboard package)."""
 
@@ -182,6 +184,7 @@ class TrainConfig(LossConfig):
             ("warmup_epochs", 0),
             ("train_samples", 0),
             ("workers", 0),
+            ("evaluate_every", 1),
             ("seed", 0),
         ):
             _check_range(self, name, low)

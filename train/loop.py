@@ -152,14 +152,19 @@ def _epoch_and_test(session: _Session, epoch: int, run: Path, metrics: Metrics |
     begin = time.perf_counter()
     loss = _epoch(session, epoch, bar)
     seconds = time.perf_counter() - begin
-    accuracy = evaluate(session) / len(session.dataset.test)
+    every, last = session.config.evaluate_every, session.config.epochs - 1
+    tested = epoch == last or (epoch + 1) % every == 0
+    accuracy = evaluate(session) / len(session.dataset.test) if tested else float("nan")
     if metrics is not None:
         checkpoint.save(run / runs.CHECKPOINT, epoch + 1, session.model, session.optimiser)
         speed = _samples(session) / seconds
-        row = {"loss": loss, "test_accuracy": accuracy, "samples_per_second": round(speed, 1)}
-        metrics.write(epoch + 1, row)
+        metrics.write(
+            epoch + 1,
+            {"loss": loss, "samples_per_second": round(speed, 1)} | ({"test_accuracy": accuracy} if tested else {}),
+        )
         if bar is not None:
-            note = f"loss {loss:.3f}  test {accuracy:.2%}  {speed:,.0f} samples/s"
+            shown = f"  test {accuracy:.2%}" if tested else ""
+            note = f"loss {loss:.3f}{shown}  {speed:,.0f} samples/s"
             bar.update(bar.task_ids[0], note=note)
     return accuracy
 
