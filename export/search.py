@@ -81,10 +81,13 @@ def search(
     for halving in range(HALVINGS + 1):
         for exponent in range(LARGEST_EXPONENT, -1, -1):
             top = grid.largest * 2.0 ** (exponent - halving)
-            candidates = [_integers(layer, scales * (top * factor), scales * top, grid) for factor in FACTORS]
-            if all(candidate is not None for candidate in candidates):
-                scored = [_score(layer, candidate) for candidate in candidates if candidate is not None]
-                return _best(layer, scales * top, scored, grid, granularity)
+            if _integers(layer, scales * (top * FACTORS[-1]), scales * top, grid) is None:
+                continue  # the largest factor is the hardest to prove
+            candidates = [
+                _integers(layer, scales * (top * factor), scales * top, grid, prove=False) for factor in FACTORS
+            ]
+            scored = [_score(layer, candidate) for candidate in candidates if candidate is not None]
+            return _best(layer, scales * top, scored, grid, granularity)
     raise UserError(
         f"its current can leave the 24 bits of the chip's state at every scale down to 2^-{HALVINGS} of full range",
         where=node.where,
@@ -153,8 +156,11 @@ class _Integers:
     bound: tuple[int, int]
 
 
-def _integers(layer: _Layer, scale: Floats, unclipped: Floats, grid: Signed) -> _Integers | None:
-    """The population at `scale`; None if a range or the overflow proof does not allow it."""
+def _integers(layer: _Layer, scale: Floats, unclipped: Floats, grid: Signed, prove: bool = True) -> _Integers | None:
+    """The population at `scale`; None if a range or the overflow proof does not allow it.
+
+    Without `prove` the bounds are left open, and so is the gate: enough to score a candidate.
+    """
     weights = []
     for term in layer.terms:
         peak = (np.abs(term.synapse.weight).reshape(len(scale), -1).max(1) * unclipped).max()
@@ -170,6 +176,15 @@ def _integers(layer: _Layer, scale: Floats, unclipped: Floats, grid: Signed) -> 
     if encoded is None or vth.max() >= limits.VTH_LIMIT:
         return None
     mantissa, bias_exp = quantise.rows(encoded[0], len(layer.shape)), encoded[1]
+    program = LIF(
+        du=limits.DU_RANGE[1],
+        dv=quantise.quantise_decay(layer.node.leak if isinstance(layer.node, Neuron) else 1.0),
+        vth=quantise.rows(vth, len(layer.shape)),
+        bias_mant=mantissa,
+        bias_exp=bias_exp,
+    )
+    if not prove:
+        return _Integers(scale, tuple(weights), program, (0, 0))
     drivers = [
         proof.Driver(t.synapse, w.values, w.exponent, x.shape[2:], payload)
         for t, w, x, payload in zip(layer.terms, weights, layer.inputs, layer.payloads, strict=True)
@@ -186,15 +201,7 @@ def _integers(layer: _Layer, scale: Floats, unclipped: Floats, grid: Signed) -> 
         return None
     if readout and not proof.cannot_fire(low, high, bias, limits.VTH_LIMIT - 1, layer.steps):
         return None
-    program = LIF(
-        du=limits.DU_RANGE[1],
-        dv=quantise.quantise_decay(layer.node.leak if isinstance(layer.node, Neuron) else 1.0),
-        vth=quantise.rows(vth, len(layer.shape)),
-        bias_mant=mantissa,
-        bias_exp=bias_exp,
-        gate=gate,
-    )
-    return _Integers(scale, tuple(weights), program, bound)
+    return _Integers(scale, tuple(weights), replace(program, gate=gate), bound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,9 +214,11 @@ class _Scored:
 
 def _run(layer: _Layer, integers: _Integers) -> npt.NDArray[np.bool_] | Ints:
     current: Ints | int = 0
-    for term, w, x in zip(layer.terms, integers.weights, layer.inputs, strict=True):
-        node = replace(term.synapse, weight=w.values.astype(np.float64), bias=None)
-        current = current + (weighted_sum(node, x).astype(np.int64) << w.exponent)
+    for term, w, x, payload in zip(layer.terms, integers.weights, layer.inputs, layer.payloads, strict=True):
+        largest_sum = np.abs(w.values).reshape(len(w.values), -1).sum(1).max() * payload
+        exact = np.float32 if largest_sum < 1 << 24 else np.float64  # every partial sum is a whole number below it
+        node = replace(term.synapse, weight=w.values.astype(exact), bias=None)
+        current = current + (weighted_sum(node, x.astype(exact)).astype(np.int64) << w.exponent)
     program = integers.program
     spikes, membrane = fixed_point.loihi_lif(
         torch.as_tensor(current), torch.as_tensor(program.vth), torch.as_tensor(program.bias), program.dv, program.du

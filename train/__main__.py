@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from train import config, presets, runs
+from train import allocator, config, presets, runs
 from train.console import console, main
 from train.errors import UserError
 
@@ -32,6 +32,8 @@ class Options:
     """Start from the config.json of another run. Other options override it."""
     out: Path | None = None
     """Run folder to write (default: runs/<dataset>-<time>)."""
+    no_malloc_tuning: bool = False
+    """Leave the C library's allocator alone: slower for large T, and memory goes back to the system at once."""
     resume: bool = False
     """Go on with the run in --out where it was interrupted."""
 
@@ -61,6 +63,9 @@ def _defaults(arguments: list[str]) -> Options:
 
 def command(options: Options) -> None:
     """Run `python -m train` with parsed options."""
+    tuned = None if options.no_malloc_tuning else allocator.tune()  # before torch is imported
+    if tuned:
+        console.print(f"[dim]{tuned}[/]")
     from train import loop  # torch is slow to import: --help should not wait for it
 
     run = options.out or runs.ROOT / f"{options.train.dataset}-{datetime.now():%Y%m%d-%H%M%S}"

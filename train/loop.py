@@ -106,6 +106,7 @@ def _prepare(config: TrainConfig, processes: Processes) -> _Session:
         raise UserError(f"--batch-size {config.batch_size} is not a multiple of the {processes.world} processes")
     torch.manual_seed(config.seed)
     model = models.build(config.model, dataset.spec).to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if processes.world > 1:
         synchronise(model)
     stepper: nn.Module = _Logits(model)

@@ -37,19 +37,22 @@ def lif(
     surrogate: Surrogate,
     gain: float | Tensor = 1.0,
     detach_reset: bool = False,
+    bias: float | Tensor = 0.0,
 ) -> Tensor:
     """Spikes of leaky integrate-and-fire neurons with hard reset; current and spikes [T, B, C, ...].
 
-    V_t = leak * H_{t-1} + gain * x_t;  S_t = 1[V_t > threshold];  H_t = V_t (1 - S_t);  H_0 = 0.
-    Leak and gain are numbers, scalar tensors or one value for each channel (C,); gradients flow to tensors.
-    The gradient flows through S in the reset, unless `detach_reset`.
+    V_t = leak * H_{t-1} + (gain * x_t + bias);  S_t = 1[V_t > threshold];  H_t = V_t (1 - S_t);  H_0 = 0.
+    Leak, gain and bias are numbers, scalar tensors or one value for each channel (C,); gradients flow to tensors.
+    The gradient flows through S in the reset, unless `detach_reset`. A 16-bit current has its state in float32.
     Source: official FSTA-SNN code [C for FSTA, I else].
     """
-    leak, gain = per_channel(leak, current[0]), per_channel(gain, current[0])
+    if current.dtype in (torch.float16, torch.bfloat16):
+        return lif(current.float(), leak, threshold, surrogate, gain, detach_reset, bias).to(current.dtype)
+    leak, gain, bias = (per_channel(value, current[0]) for value in (leak, gain, bias))
     membrane = torch.zeros_like(current[0])
     spikes = []
     for x in current:
-        potential = leak * membrane + gain * x
+        potential = leak * membrane + (gain * x + bias)
         spike: Tensor = _Spike.apply(potential, threshold, surrogate)  # type: ignore[no-untyped-call]
         membrane = potential * (1 - (spike.detach() if detach_reset else spike))
         spikes.append(spike)

@@ -1,5 +1,6 @@
 """Multi-step layers: every one takes and returns [T, B, ...]; T and B are folded where time does not matter."""
 
+from train.layers.chain import Chain as Chain
 from train.layers.fsta import FSTA as FSTA
 from train.layers.lif import LIF as LIF
 from train.layers.neurons import DALIF as DALIF

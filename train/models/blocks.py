@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from train.choices import ShiftPosition
-from train.layers import AvgPool2d, BatchNorm2d, Conv2d
+from train.layers import AvgPool2d, BatchNorm2d, Chain, Conv2d
 from train.models.parts import Parts
 
 EVERYWHERE: tuple[ShiftPosition, ...] = ("conv-input", "block-input", "current")
@@ -39,7 +39,7 @@ def unit(
         layers.update(parts.shifted("current", outputs))
     if spiking:
         layers["lif"] = parts.spiking(outputs)
-    return nn.Sequential(layers)
+    return Chain(layers)
 
 
 class BasicBlock(nn.Module):

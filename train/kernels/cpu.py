@@ -1,0 +1,155 @@
+"""The LIF fused over time on the CPU: one pass over memory forward and one backward, for any T and layout.
+
+Only the input current is kept for the backward pass, which computes the membrane potential again, a tile at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from train.kernels import layout, threads, tiles, trace
+from train.kernels.layout import Layout
+from train.surrogate import Surrogate
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """What does not change from call to call."""
+
+    threshold: float
+    surrogate: Surrogate
+    detach_reset: bool
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Leak, gain and bias as [K, width] arrays of the state's type, and what the sums for dL/dgain subtract from x."""
+
+    leak: Any
+    gain: Any
+    bias: Any
+    centre: Any
+
+
+def state_dtype(current: Tensor) -> torch.dtype:
+    """float64 for float64, else float32: half precision is for storage."""
+    return torch.float64 if current.dtype == torch.float64 else torch.float32
+
+
+def array(flat: Tensor) -> Any:
+    """NumPy's view of a tensor; bfloat16 as its bits."""
+    flat = flat.detach()
+    return flat.view(torch.uint16).numpy() if flat.dtype == torch.bfloat16 else flat.numpy()
+
+
+def kernels_for(neuron: Neuron, current: Tensor) -> tuple[tiles.Kernels, bool]:
+    """Compiled kernels, and whether they compute dS/dV themselves."""
+    real = np.float64 if current.dtype == torch.float64 else np.float32
+    bfloat16 = current.dtype == torch.bfloat16
+    surrogate: Any = neuron.surrogate  # hashable: `kernels.choose` has seen to it
+    try:
+        return tiles.build(surrogate, neuron.threshold, real, bfloat16, neuron.detach_reset), True
+    except trace.UntraceableError:
+        return tiles.build(None, neuron.threshold, real, bfloat16, neuron.detach_reset), False
+
+
+def parameters(
+    form: Layout,
+    dtype: torch.dtype,
+    leak: float | Tensor,
+    gain: float | Tensor,
+    bias: float | Tensor,
+    centre: float | Tensor = 0.0,
+) -> Parameters:
+    """The parameters for a layout."""
+    return Parameters(*(form.tiles(value, dtype).numpy() for value in (leak, gain, bias, centre)))
+
+
+def spikes(neuron: Neuron, form: Layout, flat: Tensor, given: Parameters) -> Tensor:
+    """[T, M] current to [T, M] spikes of the same dtype."""
+    out = torch.empty_like(flat)
+    if flat.numel():
+        kernels, _ = kernels_for(neuron, flat)
+        arguments = (form.segment, array(flat), array(out), given.leak, given.gain, given.bias)
+        threads.run(kernels.forward, threads.count(flat.numel()), *arguments)
+    return out
+
+
+def gradients(
+    neuron: Neuron, form: Layout, flat: Tensor, gradient: Tensor, given: Parameters, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor, Tensor]:
+    """dL/dcurrent [T, M], and the sums [3, K, width or 1] that make dL/dleak, dL/dgain and dL/dbias, float64."""
+    parts = threads.count(flat.numel())
+    sums = np.zeros((3, parts, form.rows, form.width if form.rows == 1 else 1))
+    out = torch.empty_like(flat)
+    if flat.numel():
+        kernels, traced = kernels_for(neuron, flat)
+        x, values = array(flat), (given.leak, given.gain, given.bias)
+        unused = np.zeros((len(x), 0), given.leak.dtype)
+        slopes = unused if traced else _slopes(neuron, form, flat, kernels, values)
+        arguments = (
+            form.segment,
+            array(gradient),
+            x,
+            array(out),
+            *values,
+            given.centre,
+            slopes,
+            sums,
+            np.array(wanted),
+        )
+        threads.run(kernels.backward, parts, *arguments)
+    return out, torch.from_numpy(sums.sum(1))
+
+
+def _slopes(neuron: Neuron, form: Layout, flat: Tensor, kernels: tiles.Kernels, values: tuple[Any, ...]) -> Any:
+    """dS/dV by PyTorch, for a surrogate that does not translate."""
+    potential = torch.empty_like(flat, dtype=state_dtype(flat))
+    threads.run(kernels.potentials, threads.count(flat.numel()), form.segment, array(flat), potential.numpy(), *values)
+    return neuron.surrogate.derivative(potential, neuron.threshold).contiguous().numpy()
+
+
+class _LIF(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, current: Tensor, neuron: Neuron, leak: float | Tensor, gain: float | Tensor, bias: float | Tensor
+    ) -> Tensor:
+        values = (leak, gain, bias)
+        form = layout.of(current, any(isinstance(value, Tensor) and value.ndim == 1 for value in values))
+        flat = form.flat(current)
+        given = parameters(form, state_dtype(current), *values)
+        ctx.save_for_backward(flat, *(value for value in values if isinstance(value, Tensor)))
+        ctx.neuron, ctx.form, ctx.given = neuron, form, given
+        ctx.is_tensor = [isinstance(value, Tensor) for value in values]
+        return form.shaped(spikes(neuron, form, flat, given))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        flat, *tensors = ctx.saved_tensors
+        form = ctx.form
+        wanted = ctx.needs_input_grad[2:]
+        out, sums = gradients(ctx.neuron, form, flat, form.flat(gradient), ctx.given, wanted)
+        remaining = iter(tensors)
+        values = [next(remaining) if tensor else None for tensor in ctx.is_tensor]
+        found = [
+            form.parameter_gradient(total, value) if want else None
+            for total, value, want in zip(sums, values, wanted, strict=True)
+        ]
+        return form.shaped(out), None, *found
+
+
+def lif(
+    current: Tensor, leak: float | Tensor, neuron: Neuron, gain: float | Tensor = 1.0, bias: float | Tensor = 0.0
+) -> Tensor:
+    """Spikes [T, B, C, ...]; see `reference.lif`. float16 is computed as float32 throughout."""
+    if current.dtype == torch.float16:
+        return lif(current.float(), leak, neuron, gain, bias).half()
+    out: Tensor = _LIF.apply(current, neuron, leak, gain, bias)  # type: ignore[no-untyped-call]
+    return out

@@ -1,0 +1,68 @@
+"""How a [T, B, C, ...] tensor lies in memory, reduced to the one form that the fused kernels read: [T, M]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TILE = 2048  # elements that a kernel keeps in the first-level cache at a time
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A frame of M elements is a row of segments; each is cut into tiles of `width`, the last one shorter.
+
+    Parameters come as [K, width]: tile t of segment s takes row s mod K. Channels last: one segment, K = 1, and width a
+    multiple of C, so that parameters repeat along the tile. Contiguous: one segment a plane, K = C, each row constant.
+    """
+
+    shape: torch.Size
+    channels_last: bool
+    segment: int
+    width: int
+    rows: int
+
+    def flat(self, x: Tensor) -> Tensor:
+        """[T, B, C, ...] to [T, M] in memory order; a view where `x` has this layout, else a copy."""
+        ordered = x.movedim(2, -1) if self.channels_last else x
+        return ordered.contiguous().view(len(x), -1)
+
+    def shaped(self, flat: Tensor) -> Tensor:
+        """[T, M] back to [T, B, C, ...], always a view."""
+        if not self.channels_last:
+            return flat.view(self.shape)
+        steps, batch, channels, *space = self.shape
+        return flat.view(steps, batch, *space, channels).movedim(-1, 2)
+
+    def tiles(self, value: float | Tensor, dtype: torch.dtype) -> Tensor:
+        """A scalar or (C,) parameter as [K, width]."""
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            number = float(value.detach()) if isinstance(value, Tensor) else value
+            return torch.full((self.rows, self.width), number, dtype=dtype)
+        value = value.detach().to(dtype)
+        if self.rows == 1:
+            return value.repeat(self.width // len(value)).view(1, -1)
+        return value.view(-1, 1).expand(-1, self.width).contiguous()
+
+    def parameter_gradient(self, sums: Tensor, parameter: Tensor) -> Tensor:
+        """Sums over time and tiles, [K, width] or [K, 1], to the gradient of a scalar or (C,) parameter."""
+        if parameter.ndim == 0:
+            return sums.sum().to(parameter.dtype)
+        if self.rows == 1:
+            return sums.view(-1, len(parameter)).sum(0).to(parameter.dtype)
+        return sums.sum(1).to(parameter.dtype)
+
+
+def of(x: Tensor, per_channel: bool) -> Layout:
+    """The layout that reads `x`, [T, B, C, ...], without a copy where there is one."""
+    channels_last = x.ndim == 3 or x.movedim(2, -1).is_contiguous()
+    frame = x[0].numel()
+    if not per_channel:
+        return Layout(x.shape, channels_last, frame, max(1, min(frame, TILE)), 1)
+    channels = x.shape[2]
+    if channels_last:
+        return Layout(x.shape, True, frame, channels * max(1, TILE // channels), 1)
+    plane = frame // max(1, x.shape[1] * channels)
+    return Layout(x.shape, False, plane, max(1, min(plane, TILE)), channels)

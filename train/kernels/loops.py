@@ -1,0 +1,169 @@
+"""The fused LIF's inner loops over one tile: each reads and writes a few cache-resident rows, so that LLVM vectorises.
+
+Loops stay separate because LLVM gives up on a loop with too many arrays that might overlap. No fast-math: the order
+of operations is that of the reference, so spikes in float32 and float64 are equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+
+from train.kernels import trace, vector
+from train.surrogate import Surrogate
+
+compile_loop: Any = numba.njit(error_model="numpy", nogil=True)  # without Python's check for division by zero
+BFLOAT16_ONE = np.uint16(0x3F80)
+DIALECT = {
+    "abs": "abs({0})",
+    "relu": "max({0}, real(0))",
+    "tanh": "tanh({0})",
+    "sigmoid": "sigmoid({0})",
+    "exp": "exp({0})",
+    "reciprocal": "real(1) / {0}",
+    "where": "({1} if {0} else {2})",
+    "number": "real({0})",
+    "real": "(real(1) if {0} else real(0))",
+}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a tensor's elements become state and back: as they are, or bfloat16 as the upper half of a float32."""
+
+    load: Any
+    store_product: Any
+    one: Any
+
+
+def storage(real: type, bfloat16: bool) -> Storage:
+    """Loops that read and write tensors of `real`, or of bfloat16 seen as uint16."""
+    if not bfloat16:
+        return Storage(compile_loop(_load), compile_loop(_store_product), real(1))
+    return Storage(compile_loop(_load_bfloat16), compile_loop(_store_product_bfloat16), BFLOAT16_ONE)
+
+
+def _load(buffer: Any, source: Any) -> Any:
+    return source
+
+
+def _load_bfloat16(buffer: Any, source: Any) -> Any:
+    bits = buffer.view(np.uint32)
+    for i in range(source.shape[0]):
+        bits[i] = np.uint32(source[i]) << np.uint32(16)
+    return buffer[: source.shape[0]]
+
+
+def _store_product(target: Any, a: Any, b: Any, buffer: Any) -> None:
+    for i in range(target.shape[0]):
+        target[i] = a[i] * b[i]
+
+
+def _store_product_bfloat16(target: Any, a: Any, b: Any, buffer: Any) -> None:
+    """Rounds to nearest, ties to even; not-a-number stays not-a-number."""
+    for i in range(target.shape[0]):
+        buffer[i] = a[i] * b[i]
+    bits = buffer.view(np.uint32)
+    for i in range(target.shape[0]):
+        word = bits[i]
+        rounded = word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))
+        nan = (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+        target[i] = np.uint16((np.uint32(0x7FC00000) if nan else rounded) >> np.uint32(16))
+
+
+def _fire(spikes: Any, state: Any, x: Any, leak: Any, gain: Any, bias: Any, threshold: Any, one: Any) -> None:
+    """S = 1[V > threshold], V = leak H + (gain x + bias); H <- V (1 - S)."""
+    zero, off = threshold - threshold, one - one
+    for i in range(spikes.shape[0]):
+        v = leak[i] * state[i] + (gain[i] * x[i] + bias[i])
+        spikes[i] = one if v > threshold else off
+        state[i] = zero if v > threshold else v
+
+
+def _charge(potential: Any, state: Any, x: Any, leak: Any, gain: Any, bias: Any, threshold: Any) -> None:
+    """V = leak H + (gain x + bias), kept; H <- V (1 - S)."""
+    zero = threshold - threshold
+    for i in range(potential.shape[0]):
+        v = leak[i] * state[i] + (gain[i] * x[i] + bias[i])
+        potential[i] = v
+        state[i] = zero if v > threshold else v
+
+
+def _through_reset(slope: Any, carried: Any, potential: Any, leak: Any, threshold: Any) -> None:
+    """dL/dV = (1 - S) dL/dH + dL/dS dS/dV, in place of `slope` = dL/dS dS/dV; carried <- leak dL/dV."""
+    zero = threshold - threshold
+    for i in range(slope.shape[0]):
+        v = (zero if potential[i] > threshold else carried[i]) + slope[i]
+        slope[i] = v
+        carried[i] = leak[i] * v
+
+
+def _add(total: Any, a: Any) -> None:
+    for i in range(a.shape[0]):
+        total[i] += a[i]
+
+
+def _add_product(total: Any, a: Any, x: Any, centre: Any) -> None:
+    """total += a (x - centre); a centre near the mean of x keeps the sums of batch norm accurate."""
+    for i in range(a.shape[0]):
+        total[i] += a[i] * (x[i] - centre[i])
+
+
+def _add_moments(first: Any, second: Any, x: Any, centre: Any) -> None:
+    """first += x - centre, second += (x - centre)^2."""
+    for i in range(x.shape[0]):
+        d = x[i] - centre[i]
+        first[i] += d
+        second[i] += d * d
+
+
+def _affine(out: Any, x: Any, slope: Any, offset: Any, base: Any) -> None:
+    """out = base + slope x + offset."""
+    for i in range(x.shape[0]):
+        out[i] = base[i] + (slope[i] * x[i] + offset[i])
+
+
+def _add_state_product(total: Any, a: Any, potential: Any, threshold: Any) -> None:
+    """total += a H, with H the state that `potential` leaves after reset."""
+    zero = threshold - threshold
+    for i in range(a.shape[0]):
+        total[i] += a[i] * (zero if potential[i] > threshold else potential[i])
+
+
+fire, charge, through_reset = compile_loop(_fire), compile_loop(_charge), compile_loop(_through_reset)
+add, add_product, add_state_product = compile_loop(_add), compile_loop(_add_product), compile_loop(_add_state_product)
+add_moments, affine = compile_loop(_add_moments), compile_loop(_affine)
+
+
+def slope_loop(surrogate: Surrogate | None, threshold: float, real: type, detach: bool) -> Any:
+    """A loop that leaves dL/dS dS/dV in its first argument; with surrogate None, dS/dV is read from the last.
+
+    Raises:
+        trace.UntraceableError: the surrogate's derivative does not translate.
+    """
+    if surrogate is None:
+        lines: tuple[str, ...] = ()
+        result = "given[i]"
+    else:
+        lines, result = trace.expression(surrogate, threshold, DIALECT)
+    body = ["v = potential[i]", *lines, f"slope[i] = (gradient[i]{'' if detach else ' - v * carried[i]'}) * {result}"]
+    header = "def slope_of(slope, gradient, potential, carried, given):\n    for i in range(slope.shape[0]):\n"
+    source = header + "".join(f"        {line}\n" for line in body)
+    narrow = real is np.float32
+    functions = {name: getattr(vector if narrow else math, name) for name in ("exp", "tanh")}
+    sigmoid: Callable[..., Any] = vector.sigmoid if narrow else _sigmoid64
+    namespace: dict[str, Any] = {"real": real, "sigmoid": sigmoid, **functions}
+    exec(source, namespace)
+    return compile_loop(namespace["slope_of"])
+
+
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x))
+
+
+_sigmoid64 = compile_loop(_sigmoid)

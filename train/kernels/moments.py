@@ -1,0 +1,88 @@
+"""Batch norm's two sweeps over memory in compiled tiles: the statistics, and what they add to the gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.kernels import loops, threads
+from train.kernels.cpu import array, state_dtype
+from train.kernels.layout import Layout
+from train.kernels.tiles import collect as add_up
+from train.kernels.tiles import span, tile
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """Compiled functions; each does part p of P of the tiles.
+
+    collect(p, P, segment, x, centre, sums): sums [2, P, K, width or 1] of x - centre and its square
+    correct(p, P, segment, x, gradient, slope, offset): gradient += slope x + offset
+    """
+
+    collect: Any
+    correct: Any
+
+
+@cache
+def build(real: type, bfloat16: bool) -> Sweeps:
+    """Sweeps over tensors of `real`, or of bfloat16 seen as uint16; compiled at their first call."""
+    storage = loops.storage(real, bfloat16)
+    load, store_product = storage.load, storage.store_product
+    add_moments, affine = loops.add_moments, loops.affine
+
+    def collect(part: int, parts: int, segment: int, x: Any, centre: Any, sums: Any) -> None:
+        rows, width = centre.shape
+        first, second = np.empty(width, centre.dtype), np.empty(width, centre.dtype)
+        buffer = np.empty(width, centre.dtype)
+        begin, end = span(part, parts, x.shape[1], segment, width)
+        for k in range(begin, end):
+            a, b, row = tile(k, segment, width, rows)
+            first[:], second[:] = 0, 0
+            for t in range(x.shape[0]):
+                add_moments(first, second, load(buffer, x[t, a:b]), centre[row])
+            add_up(sums[0, part, row], first[: b - a])
+            add_up(sums[1, part, row], second[: b - a])
+
+    def correct(part: int, parts: int, segment: int, x: Any, gradient: Any, slope: Any, offset: Any) -> None:
+        rows, width = slope.shape
+        total, ones = np.empty(width, slope.dtype), np.ones(width, slope.dtype)
+        buffer, other = np.empty(width, slope.dtype), np.empty(width, slope.dtype)
+        begin, end = span(part, parts, x.shape[1], segment, width)
+        for k in range(begin, end):
+            a, b, row = tile(k, segment, width, rows)
+            for t in range(x.shape[0]):
+                base = load(other, gradient[t, a:b])
+                affine(total, load(buffer, x[t, a:b]), slope[row], offset[row], base)
+                store_product(gradient[t, a:b], ones, total, buffer)
+
+    return Sweeps(loops.compile_loop(collect), loops.compile_loop(correct))
+
+
+def _sweeps(flat: Tensor) -> Sweeps:
+    return build(np.float64 if flat.dtype == torch.float64 else np.float32, flat.dtype == torch.bfloat16)
+
+
+def mean_and_variance(form: Layout, flat: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of every channel of a [T, M] tensor, (C,) each, in float64; one sweep."""
+    # Sums about any value of the channel do not lose digits as sums about zero do where the mean is large.
+    pivot = form.shaped(flat)[0, 0].reshape(channels, -1)[:, 0].to(state_dtype(flat))
+    parts = threads.count(flat.numel())
+    sums = np.zeros((2, parts, form.rows, form.width if form.rows == 1 else 1))
+    centre = form.tiles(pivot, state_dtype(flat)).numpy()
+    threads.run(_sweeps(flat).collect, parts, form.segment, array(flat), centre, sums)
+    totals = torch.from_numpy(sums.sum(1))
+    first, second = (form.parameter_gradient(total, pivot.double()) * channels / flat.numel() for total in totals)
+    return pivot + first, (second - first**2).clamp(min=0)
+
+
+def add_affine_(form: Layout, gradient: Tensor, flat: Tensor, slope: Tensor, offset: Tensor) -> None:
+    """gradient += slope x + offset, per channel, in place; both tensors [T, M]."""
+    dtype = state_dtype(flat)
+    arguments = (array(flat), array(gradient), form.tiles(slope, dtype).numpy(), form.tiles(offset, dtype).numpy())
+    threads.run(_sweeps(flat).correct, threads.count(flat.numel()), form.segment, *arguments)

@@ -1,0 +1,136 @@
+"""The fused LIF over tiles: neurons that fit the cache pass through all T steps, forward and backward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from train.kernels import loops
+from train.surrogate import Surrogate
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Compiled functions; each does part p of P of the tiles and may run beside the others.
+
+    forward(p, P, segment, x, spikes, leak, gain, bias)
+    potentials(p, P, segment, x, potential, leak, gain, bias)
+    backward(p, P, segment, gradient, x, x_gradient, leak, gain, bias, centre, given, sums, wanted)
+    """
+
+    forward: Any
+    potentials: Any
+    backward: Any
+
+
+def _tile(k: int, segment: int, width: int, rows: int) -> tuple[int, int, int]:
+    """First and last + 1 element, and parameter row, of tile k; see `layout.Layout`."""
+    per_segment = -(-segment // width)
+    s, t = k // per_segment, k % per_segment
+    start = s * segment + t * width
+    return start, min(start + width, (s + 1) * segment), s % rows
+
+
+def _range(part: int, parts: int, elements: int, segment: int, width: int) -> tuple[int, int]:
+    """First and last + 1 tile of one part."""
+    tiles = elements // segment * -(-segment // width)
+    return part * tiles // parts, (part + 1) * tiles // parts
+
+
+def _collect(total: Any, tile_sums: Any) -> None:
+    """Add a tile's sums element by element, or all to one where a tile is of one channel."""
+    if len(total) == 1:
+        total[0] += tile_sums.sum()
+    else:
+        loops.add(total, tile_sums)
+
+
+tile, span, collect = loops.compile_loop(_tile), loops.compile_loop(_range), loops.compile_loop(_collect)
+
+
+@cache
+def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: bool, detach: bool) -> Kernels:
+    """Kernels for one neuron and number format; `real` is numpy's type of the state. Compiled at their first call.
+
+    Raises:
+        trace.UntraceableError: the surrogate's derivative does not translate.
+    """
+    storage = loops.storage(real, bfloat16)
+    load, store_product, one = storage.load, storage.store_product, storage.one
+    slope_of = loops.slope_loop(surrogate, threshold, real, detach)
+    fire, charge, through_reset = loops.fire, loops.charge, loops.through_reset
+    add, add_product, add_state_product = loops.add, loops.add_product, loops.add_state_product
+    vth = real(threshold)
+
+    def forward(part: int, parts: int, segment: int, x: Any, spikes: Any, leak: Any, gain: Any, bias: Any) -> None:
+        rows, width = leak.shape
+        state, buffer = np.empty(width, leak.dtype), np.empty(width, leak.dtype)
+        first, last = span(part, parts, x.shape[1], segment, width)
+        for k in range(first, last):
+            a, b, row = tile(k, segment, width, rows)
+            state[:] = 0
+            for t in range(x.shape[0]):
+                fire(spikes[t, a:b], state, load(buffer, x[t, a:b]), leak[row], gain[row], bias[row], vth, one)
+
+    def potentials(part: int, parts: int, segment: int, x: Any, out: Any, leak: Any, gain: Any, bias: Any) -> None:
+        rows, width = leak.shape
+        state, buffer = np.empty(width, leak.dtype), np.empty(width, leak.dtype)
+        first, last = span(part, parts, x.shape[1], segment, width)
+        for k in range(first, last):
+            a, b, row = tile(k, segment, width, rows)
+            state[:] = 0
+            for t in range(x.shape[0]):
+                charge(out[t, a:b], state, load(buffer, x[t, a:b]), leak[row], gain[row], bias[row], vth)
+
+    def backward(
+        part: int,
+        parts: int,
+        segment: int,
+        gradient: Any,
+        x: Any,
+        x_gradient: Any,
+        leak: Any,
+        gain: Any,
+        bias: Any,
+        centre: Any,
+        given: Any,
+        sums: Any,
+        wanted: Any,
+    ) -> None:
+        rows, width = leak.shape
+        steps = x.shape[0]
+        potential = np.empty((steps, width), leak.dtype)
+        carried, slope, buffer = np.empty(width, leak.dtype), np.empty(width, leak.dtype), np.empty(width, leak.dtype)
+        leak_sum, gain_sum, bias_sum = (
+            np.empty(width, leak.dtype),
+            np.empty(width, leak.dtype),
+            np.empty(width, leak.dtype),
+        )
+        first, last = span(part, parts, x.shape[1], segment, width)
+        for k in range(first, last):
+            a, b, row = tile(k, segment, width, rows)
+            n = b - a
+            carried[:], leak_sum[:], gain_sum[:], bias_sum[:] = 0, 0, 0, 0
+            for t in range(steps):
+                xt = load(buffer, x[t, a:b])
+                charge(potential[t, :n], carried, xt, leak[row], gain[row], bias[row], vth)
+            carried[:] = 0
+            for t in range(steps - 1, -1, -1):
+                slope_of(slope[:n], load(buffer, gradient[t, a:b]), potential[t], carried, given[t, a:b])
+                through_reset(slope[:n], carried, potential[t], leak[row], vth)
+                if wanted[0] and t > 0:
+                    add_state_product(leak_sum, slope[:n], potential[t - 1], vth)
+                if wanted[1]:
+                    add_product(gain_sum, slope[:n], load(buffer, x[t, a:b]), centre[row])
+                if wanted[2]:
+                    add(bias_sum, slope[:n])
+                store_product(x_gradient[t, a:b], gain[row], slope, buffer)
+            collect(sums[0, part, row], leak_sum[:n])
+            collect(sums[1, part, row], gain_sum[:n])
+            collect(sums[2, part, row], bias_sum[:n])
+
+    compiled = loops.compile_loop
+    return Kernels(compiled(forward), compiled(potentials), compiled(backward))
