@@ -24,7 +24,8 @@ def loihi_lif(current: Tensor, vth: Tensor, bias: Tensor, dv: int, du: int = 409
     v = torch.zeros_like(current[0])
     spikes, membrane = [], []
     for a_in in current:
-        u = round_to_zero(u * (4096 - (du + 1)), DECAY_SHIFT) + (a_in << STATE_SHIFT)
+        kept = round_to_zero(u * (4096 - (du + 1)), DECAY_SHIFT) if du != 4095 else 0  # 4095: no memory
+        u = kept + (a_in << STATE_SHIFT)
         u = torch.where(u > STATE_LIMIT, u - 2 * STATE_LIMIT, torch.where(u <= -STATE_LIMIT, u + 2 * STATE_LIMIT, u))
         v = round_to_zero(v * (4096 - dv), DECAY_SHIFT) + u + bias
         v = v.clamp(1 - STATE_LIMIT, STATE_LIMIT - 1)
