@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from train import checkpoint, config, data, models, runs
+from train.quantise.prepare import prepare
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,7 @@ class Trained:
 
 
 def restore(run: Path) -> Trained:
-    """Load the model of a run folder.
+    """Load the model of a run folder; one that was trained in integers comes back in integers.
 
     Raises:
         UserError: config.json or the checkpoint is missing, damaged, or they do not belong together.
@@ -31,7 +32,10 @@ def restore(run: Path) -> Trained:
     spec = data.spec(settings.dataset)
     model = models.build(settings.model, spec)
     path = run / runs.CHECKPOINT
-    checkpoint.restore_model(checkpoint.load(path), model, path)
+    state = checkpoint.load(path)
+    if state.integer:
+        model = prepare(model, spec, settings.model.time_steps, settings.quantize_bits)
+    checkpoint.restore_model(state, model, path)
     return Trained(model.eval(), settings, spec)
 
 
