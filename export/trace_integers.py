@@ -16,15 +16,8 @@ from export import graph as g
 from train.errors import UserError
 from train.layers.fixed_point import StackShifted
 from train.quantise import limits
-from train.quantise.layers import (
-    IntegerConv2d,
-    IntegerHead,
-    IntegerLIF,
-    IntegerReadout,
-    IntegerScale,
-    IntegerSynapses,
-    SumPool2d,
-)
+from train.quantise.neurons import IntegerLIF, IntegerReadout, SumPool2d
+from train.quantise.synapses import IntegerConv2d, IntegerHead, IntegerScale, IntegerSynapses
 
 LAYERS = (StackShifted, SumPool2d, IntegerSynapses, IntegerLIF, IntegerReadout)
 

@@ -20,7 +20,8 @@ from sim.recording import Recording
 from train import layers
 from train.errors import UserError
 from train.layers.fixed_point import FixedPointConv2d, FixedPointLIF, FixedPointLinear, StackShifted
-from train.quantise.layers import IntegerReadout, is_prepared
+from train.quantise.layers import is_prepared
+from train.quantise.neurons import IntegerReadout
 
 BATCH = 256
 

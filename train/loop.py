@@ -28,7 +28,7 @@ from train.layers.sync_norm import synchronise
 from train.metrics import Metrics
 from train.quantise.layers import constrain, is_prepared
 from train.quantise.prepare import prepare
-from train.restore import coded, dataset_of
+from train.restore import coded, dataset_of, start_from
 
 EVALUATION_BATCH = 256
 
@@ -112,7 +112,7 @@ def _prepare(config: TrainConfig, processes: Processes) -> _Session:
     torch.manual_seed(config.seed)
     model = models.build(config.model, dataset.spec).to(device)
     if config.init:
-        _initialise(Path(config.init), model)
+        start_from(Path(config.init), model)
     if config.quantize:  # on a copy: what cannot be trained in integers is refused before the float epochs
         prepare(copy.deepcopy(model), dataset.spec, config.model.time_steps, config.quantize_bits)
     if processes.world > 1:
@@ -135,14 +135,6 @@ def _stepper(model: models.Classifier, processes: Processes, device: torch.devic
     if processes.world == 1:
         return stepper
     return DistributedDataParallel(stepper, device_ids=[device.index] if device.type == "cuda" else None)
-
-
-def _initialise(run: Path, model: nn.Module) -> None:
-    path = run / runs.CHECKPOINT
-    state = checkpoint.load(path)
-    if state.integer:
-        raise UserError("was trained in integers, --init needs a float model", where=str(path))
-    checkpoint.restore_model(state, model, path)
 
 
 def _in_integers(session: _Session) -> _Session:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from train import checkpoint, config, data, models, runs
+from train.errors import UserError
 from train.quantise.prepare import prepare
 
 
@@ -37,6 +38,19 @@ def restore(run: Path) -> Trained:
         model = prepare(model, spec, settings.model.time_steps, settings.quantize_bits)
     checkpoint.restore_model(state, model, path)
     return Trained(model.eval(), settings, spec)
+
+
+def start_from(run: Path, model: nn.Module) -> None:
+    """Load the weights of another run's float model into `model`.
+
+    Raises:
+        UserError: they are missing, damaged, of another network, or were trained in integers.
+    """
+    path = run / runs.CHECKPOINT
+    state = checkpoint.load(path)
+    if state.integer:
+        raise UserError("was trained in integers, --init needs a float model", where=str(path))
+    checkpoint.restore_model(state, model, path)
 
 
 def dataset_of(settings: config.TrainConfig) -> data.Dataset:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.layers.temporal_shift import Split
-from train.quantise.layers import Geometry
+from train.quantise.synapses import Geometry
 
 
 def scaled_rows(values: Tensor, scale: Tensor) -> Tensor:

@@ -12,21 +12,15 @@ from train.layers.neurons import LearnableNeuron
 from train.models.base import Classifier
 from train.quantise.grid import Signed
 from train.quantise.integers import quantise_decay
-from train.quantise.layers import (
-    IntegerConv2d,
-    IntegerHead,
-    IntegerLIF,
-    IntegerReadout,
-    IntegerScale,
-    IntegerSynapses,
-    Numbers,
-    constrain,
-)
+from train.quantise.layers import constrain
+from train.quantise.neurons import IntegerLIF, IntegerReadout
 from train.quantise.scales import Scaled, Term, scaled
+from train.quantise.synapses import IntegerConv2d, IntegerHead, IntegerScale, IntegerSynapses, Numbers
 from train.quantise.wiring import Population, Synapse, scaled_by, wiring
 from train.surrogate import Surrogate
 
 
+@torch.no_grad()
 def prepare(model: Classifier, data: DataSpec, steps: int, bits: int = 8) -> Classifier:
     """Turn `model` into the integer network that it would be on Loihi 2, in place, and return it.
 
@@ -82,7 +76,7 @@ def _constants(neuron: nn.Module, path: str) -> tuple[int, Tensor | float, float
     """dv, gain, threshold and surrogate."""
     assert isinstance(neuron, layers.LIF | LearnableNeuron)
     gain = 1.0 if isinstance(neuron, layers.LIF) else neuron.gain
-    leak = torch.as_tensor(neuron.leak).detach().double().mean().item()
+    leak = torch.as_tensor(neuron.leak).double().mean().item()
     if not 0 <= leak <= 1:
         raise UserError(f"a leak of {leak:.3f}, allowed 0..1", where=path, hint="use --neuron lif or plif")
     return quantise_decay(leak), gain, neuron.threshold, neuron.surrogate

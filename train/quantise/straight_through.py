@@ -48,6 +48,13 @@ def bias_values(bias: Tensor, scale: Tensor) -> Tensor:
     return mantissas[first].clamp(low, high) * units[first]
 
 
+@torch.no_grad()
+def clamp_bias(bias: Tensor, scale: Tensor, limit: Tensor) -> None:
+    """Keep a latent bias within `limit` (O,), in units of a_in."""
+    bound = rows(limit / scale, bias)
+    bias.copy_(torch.clamp(bias.double(), -bound, bound))
+
+
 def straight_through(values: Tensor, latent: Tensor, factor: Tensor) -> Tensor:
     """`values` forward; backward as if they were factor * latent. float64."""
     result: Tensor = _StraightThrough.apply(latent, values, factor)  # type: ignore[no-untyped-call]

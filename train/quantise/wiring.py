@@ -20,7 +20,8 @@ from train.layers.neurons import LearnableNeuron
 from train.layers.temporal_shift import Split
 from train.models.blocks import BasicBlock
 from train.quantise.fold import scaled_rows, through_normalisation, through_shift
-from train.quantise.layers import Geometry, SumPool2d
+from train.quantise.neurons import SumPool2d
+from train.quantise.synapses import Geometry
 
 
 @dataclass(frozen=True, eq=False)
