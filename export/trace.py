@@ -121,6 +121,27 @@ def _pool(module: layers.AvgPool2d, path: str, inputs: tuple[str, ...]) -> g.Nod
     return g.AveragePool(path, path, inputs, _pair(module.kernel_size), _pair(module.stride))
 
 
+def _neuron(module: Any, path: str, inputs: tuple[str, ...]) -> g.Node:
+    """V <- leak V + gain x is V' <- leak V' + x with V' = V / gain and the threshold divided by gain > 0.
+
+    A neuron with hard reset to zero is scale invariant: a gain (DA-LIF's alpha) costs nothing, also on a residual sum.
+    """
+    leak, gain = _scalar(module.leak, "leak", path), _scalar(getattr(module, "gain", 1.0), "gain", path)
+    if not 0 <= leak <= 1:
+        raise UserError(f"leak {leak:.4f}, a chip's decay allows 0..1", where=path)
+    if gain <= 0:
+        raise UserError(f"gain {gain:.4f} cannot be folded into the threshold, it must be positive", where=path)
+    return g.Neuron(path, path, inputs, leak, module.threshold / gain)
+
+
+def _scalar(value: float | torch.Tensor, what: str, path: str) -> float:
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.numel() != 1:
+        raise UserError(f"one {what} for each channel has no rule yet", where=path, hint="train without --per-channel")
+    return float(value.detach())
+
+
 def _shift(module: layers.TemporalShift, path: str, inputs: tuple[str, ...]) -> g.Node:
     split = module.fixed_split
     return g.TemporalShift(path, path, inputs, module.alpha.item(), split.future, split.past)
@@ -133,7 +154,10 @@ _RULES: dict[type[nn.Module], Callable[[Any, str, tuple[str, ...]], g.Node]] = {
     layers.Linear: lambda m, path, inputs: g.Dense(path, path, inputs, _array(m.weight), _bias(m.bias)),
     layers.AvgPool2d: _pool,
     layers.Flatten: lambda m, path, inputs: g.Flatten(path, path, inputs),
-    layers.LIF: lambda m, path, inputs: g.Neuron(path, path, inputs, m.leak, m.threshold),
+    layers.LIF: _neuron,
+    layers.IF: _neuron,
+    layers.PLIF: _neuron,
+    layers.DALIF: _neuron,
     layers.TemporalShift: _shift,
     layers.MeanOverTime: lambda m, path, inputs: g.Accumulate(path, path, inputs),
 }

@@ -107,7 +107,7 @@ def _replacement(network: Network, path: str, module: nn.Module) -> nn.Module | 
         return StackShifted(module.fixed_split)
     if isinstance(module, layers.Conv2d | layers.Linear):
         return _synapses(network, path)
-    if isinstance(module, layers.LIF | layers.MeanOverTime):
+    if isinstance(module, layers.LIF | layers.PLIF | layers.DALIF | layers.MeanOverTime):
         return _neuron(network, path)
     return None
 

@@ -25,7 +25,7 @@ from train.kernels import fixed_point
 from train.models import Classifier
 from train.quantise.grid import Signed
 from train.quantise.layers import constrain, is_prepared
-from train.quantise.prepare import prepare
+from train.quantise.prepare import approximations, prepare
 from train.quantise.straight_through import bias_values, integer_lif, weight_values
 from train.quantise.synapses import IntegerConv2d, IntegerSynapses
 from train.restore import restore
@@ -333,6 +333,12 @@ def test_layers_without_a_rule_are_named(config: ModelConfig, message: str) -> N
     with pytest.raises(UserError, match=message) as error:
         prepare(models.build(config, data.spec("digits")), data.spec("digits"), STEPS)
     assert error.value.where
+
+
+def test_leaks_that_become_one_are_named() -> None:
+    model = models.build(CONFIGS["adaptive-lif"], data.spec("digits"))
+    assert approximations(model)[0] == "block1.lif: leaks of 16 channels, 0.250..0.250, become one, their mean 0.250"
+    assert not approximations(models.build(CONFIGS["plif"], data.spec("digits")))
 
 
 def test_leak_that_the_chip_does_not_have() -> None:

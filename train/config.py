@@ -177,6 +177,8 @@ class TrainConfig(LossConfig):
     """How many epochs that are; 0 for a quarter of --epochs, at least one."""
     quantize_bits: int = 8
     """Bits of a weight, 2..8."""
+    evaluate_every: int = 1
+    """Epochs between two looks at the test set; the last epoch is always tested."""
     tensorboard: bool = False
     """Write TensorBoard events into the run folder (needs the tensorboard package)."""
 
@@ -190,6 +192,7 @@ class TrainConfig(LossConfig):
             ("warmup_epochs", 0),
             ("train_samples", 0),
             ("workers", 0),
+            ("evaluate_every", 1),
             ("seed", 0),
             ("quantize_epochs", 0),
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -49,6 +50,9 @@ def main(
         errors.print(f"[bold red]{label}:[/] ", end="")
         errors.print(str(error), markup=False)
         sys.exit(EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_CHECK_FAILED)
+    except BrokenPipeError:  # the reader of our output has seen enough, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_OK)
     except KeyboardInterrupt:
         errors.print("interrupted")
         sys.exit(130)

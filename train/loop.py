@@ -27,7 +27,7 @@ from train.errors import UserError
 from train.layers.sync_norm import synchronise
 from train.metrics import Metrics
 from train.quantise.layers import constrain, is_prepared
-from train.quantise.prepare import prepare
+from train.quantise.prepare import approximations, prepare
 from train.restore import coded, dataset_of, start_from
 
 EVALUATION_BATCH = 256
@@ -84,7 +84,7 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
         UserError: unknown data set, model or device; a checkpoint that does not fit; a loss that is not finite.
     """
     with distributed.join() as processes:
-        session = _prepare(config, processes)
+        session = _prepare(config, processes, resume)
         session, first = _resume(run, session) if resume else (session, 0)
         metrics = Metrics(run, config.tensorboard, first) if processes.first else None
         if processes.first:
@@ -95,6 +95,9 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
         with progress() if processes.first else nullcontext() as bar:
             for epoch in range(first, config.epochs):
                 if epoch >= config.float_epochs and not is_prepared(session.model):
+                    if processes.first:
+                        for line in approximations(session.model):
+                            console.print(line)
                     session = _in_integers(session)
                 accuracy = _epoch_and_test(session, epoch, run, metrics, bar)
         if metrics is not None:
@@ -104,14 +107,14 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
         return accuracy
 
 
-def _prepare(config: TrainConfig, processes: Processes) -> _Session:
+def _prepare(config: TrainConfig, processes: Processes, resume: bool) -> _Session:
     device = resolve_device(config.device, processes.local)
     dataset = dataset_of(config)
     if config.batch_size % processes.world:
         raise UserError(f"--batch-size {config.batch_size} is not a multiple of the {processes.world} processes")
     torch.manual_seed(config.seed)
     model = models.build(config.model, dataset.spec).to(device)
-    if config.init:
+    if config.init and not resume:
         start_from(Path(config.init), model)
     if config.quantize:  # on a copy: what cannot be trained in integers is refused before the float epochs
         prepare(copy.deepcopy(model), dataset.spec, config.model.time_steps, config.quantize_bits)
@@ -180,20 +183,18 @@ def _epoch_and_test(session: _Session, epoch: int, run: Path, metrics: Metrics |
     begin = time.perf_counter()
     loss = _epoch(session, epoch, bar)
     seconds = time.perf_counter() - begin
-    accuracy = evaluate(session) / len(session.dataset.test)
+    every, last = session.config.evaluate_every, session.config.epochs - 1
+    tested = epoch == last or (epoch + 1) % every == 0
+    accuracy = evaluate(session) / len(session.dataset.test) if tested else float("nan")
     if metrics is not None:
         checkpoint.save(run / runs.CHECKPOINT, epoch + 1, session.model, session.optimiser)
         speed = _samples(session) / seconds
         phase = "integer" if is_prepared(session.model) else "float"
-        row: dict[str, float | str] = {
-            "phase": phase,
-            "loss": loss,
-            "test_accuracy": accuracy,
-            "samples_per_second": round(speed, 1),
-        }
-        metrics.write(epoch + 1, row)
+        row: dict[str, float | str] = {"phase": phase, "loss": loss, "samples_per_second": round(speed, 1)}
+        metrics.write(epoch + 1, row | ({"test_accuracy": accuracy} if tested else {}))
         if bar is not None:
-            note = f"loss {loss:.3f}  test {accuracy:.2%}  {speed:,.0f} samples/s"
+            shown = f"  test {accuracy:.2%}" if tested else ""
+            note = f"loss {loss:.3f}{shown}  {speed:,.0f} samples/s"
             bar.update(bar.task_ids[0], note=note)
     return accuracy
 

@@ -56,8 +56,11 @@ STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _Inert(pickle.Unpickler):
-    """An unpickler that knows the five names above and nothing else."""
+class _Inert(pickle._Unpickler):
+    """An unpickler that knows the five names above and nothing else.
+
+    The one in Python: the one in C sizes its memo by the largest index in the file, gigabytes for a single bad byte.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in STAND_INS:

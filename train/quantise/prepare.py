@@ -48,6 +48,17 @@ def prepare(model: Classifier, data: DataSpec, steps: int, bits: int = 8) -> Cla
     return model
 
 
+def approximations(model: nn.Module) -> list[str]:
+    """What `prepare` will not keep exactly beyond rounding, a line for each layer: leaks that differ by channel."""
+    found = []
+    for path, module in model.named_modules():
+        if isinstance(module, LearnableNeuron) and module.leak.numel() > 1:
+            leak = module.leak.detach()
+            span = f"{leak.min():.3f}..{leak.max():.3f}"
+            found.append(f"{path}: leaks of {len(leak)} channels, {span}, become one, their mean {leak.mean():.3f}")
+    return found
+
+
 def _population(population: Population, steps: int, grid: Signed) -> dict[str, nn.Module]:
     neuron, path = population.neuron, population.path
     synapses = population.synapses
