@@ -17,6 +17,7 @@ from train.errors import UserError
 from train.quantise import limits
 from train.quantise.grid import Signed
 from train.quantise.integers import finest_exponent
+from train.quantise.straight_through import weight_values
 
 # A gate as strong as the highest current comes on top of the lowest one: each may have a little less than half.
 SPIKING_LIMIT = 63_000
@@ -24,6 +25,7 @@ BIAS_LIMIT = (limits.BIAS_MANT_RANGE[1] << limits.BIAS_EXP_RANGE[1]) >> limits.S
 READOUT_LIMIT = 0.98 * limits.VTH_LIMIT  # over the window, so that it can neither fire nor clip
 HEADROOM = 1.25  # for training: how much the sums may still grow
 BIAS_SHARE, TERM_SHARE = 0.05, 0.01  # of the current, at least
+FACTORS = (1.0, *(0.75 * 1.06**i for i in range(25)))  # 1 first: it always fits
 LARGEST_EXPONENT = 4  # as in the export's search: beyond it, finer thresholds and shortcuts gain nothing
 SMALLEST_PEAK = 1e-3  # channels this far below the largest of their layer do not decide its exponent
 
@@ -81,7 +83,28 @@ def scaled(
     units = tuple(
         tuple(_unit(_by_row(part), scale, grid, where) for part in _parts(term.weight, term.halves)) for term in terms
     )
+    scale = _clipping(terms, scale, units, most, grid, shared=threshold is None)
     return Scaled(scale, units, tuple(parts[:-1]), parts[-1].clamp(max=BIAS_LIMIT))
+
+
+def _clipping(
+    terms: tuple[Term, ...], scale: Tensor, units: tuple[tuple[int, ...], ...], most: Tensor, grid: Signed, shared: bool
+) -> Tensor:
+    """The scale times the factor of the smallest squared error: above 1 clips a few weights for finer steps of all."""
+    best, chosen = torch.full_like(scale, torch.inf), scale
+    for factor in FACTORS:
+        candidate = scale * factor
+        error = torch.zeros_like(scale)
+        for term, steps in zip(terms, units, strict=True):
+            for part, unit in zip(_parts(term.weight, term.halves), steps, strict=True):
+                weight, per_unit = _by_row(part), candidate.view(-1, 1)
+                values = weight_values(weight, per_unit, torch.full_like(per_unit, unit), grid)
+                error += (values * unit / per_unit - weight).square().sum(1)
+        error = error.sum().expand_as(error) if shared else error
+        fits = (candidate <= most).all().expand_as(most) if shared else candidate <= most
+        better = (error < best) & fits
+        best, chosen = torch.where(better, error, best), torch.where(better, candidate, chosen)
+    return chosen
 
 
 def _by_row(weight: Tensor) -> Tensor:
