@@ -206,6 +206,16 @@ def test_trained_model_is_the_integer_network_on_the_whole_test_set(run: Path) -
     assert accuracy > 0.6
 
 
+def test_every_weight_and_bias_is_trained(run: Path) -> None:
+    model = restore(run).model
+    assert isinstance(model, Classifier)
+    model.logits(torch.from_numpy(inputs(64)).transpose(0, 1).float()).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.any()), name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+
+
 def test_one_latent_weight_moved_by_a_step_is_seen(run: Path) -> None:
     model = restore(run).model
     network = exported(model)

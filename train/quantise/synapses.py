@@ -155,7 +155,7 @@ class IntegerHead(IntegerSynapses):
             a_in = functional.linear(x.to(weight.dtype), weight).double()
         unit = self.scale * (1 << limits.STATE_SHIFT)
         bias = straight_through(self.bias_values, self.bias, unit)
-        return (torch.round(a_in) * (1 << limits.STATE_SHIFT) + bias) / unit
+        return (a_in * (1 << limits.STATE_SHIFT) + bias) / unit
 
     @torch.no_grad()
     def constrain(self) -> None:
