@@ -11,7 +11,7 @@ from rich.table import Table
 from export import limits
 from export.formats.nir_reader import Discretisation, read_nir
 from export.formats.nir_writer import write_nir
-from export.graph import Floats, Graph
+from export.graph import Accumulate, Floats, Graph
 from export.network import LIF, Network
 from export.pipeline import Compiled, compile_graph, lower_graph
 from export.quantise import Granularity, PerChannel, PerLayer, Signed
@@ -20,7 +20,8 @@ from export.trace import trace
 from train import data, runs
 from train.console import console
 from train.errors import UserError
-from train.restore import coded, dataset_of, restore
+from train.quantise.layers import is_prepared
+from train.restore import Trained, coded, dataset_of, restore
 
 TARGETS = ("loihi2", "nir")
 GRANULARITIES: dict[str, Granularity] = {"channel": PerChannel(), "layer": PerLayer()}
@@ -36,11 +37,21 @@ def export_run(
     """
     folder = runs.find(run, needs={runs.CONFIG: "python -m train", runs.CHECKPOINT: "python -m train"})
     trained = restore(folder)
+    if is_prepared(trained.model):
+        grid = _grid_of(trained, grid)
     graph = trace(trained.model, trained.data, trained.config.model.time_steps, trained.data.name)
     split = dataset_of(trained.config).train
     frames = split.read(data.spread(len(split), samples))
     calibration = coded(trained.config, trained.data, frames).double().numpy()
     _export(folder, graph, target, calibration, grid, granularity, dump_after)
+
+
+def _grid_of(trained: Trained, asked: Signed) -> Signed:
+    """The grid of a model that was trained in integers; another one would be another network."""
+    bits = trained.config.quantize_bits
+    if asked.bits not in (bits, Signed().bits):
+        raise UserError(f"--weight-bits {asked.bits}, the model was trained with --quantize-bits {bits}")
+    return Signed(bits)
 
 
 def export_nir(
@@ -116,7 +127,9 @@ def _dump(stages: dict[str, Graph], stage: str) -> None:
 
 def _print(compiled: Compiled) -> None:
     network = compiled.network
-    table = Table(title=f"{network.name}: quantised for Loihi 2", title_justify="left", box=SIMPLE)
+    given = any(isinstance(node, Accumulate) and node.scale is not None for node in compiled.nir.nodes)
+    how = "trained in the integers of" if given else "quantised for"
+    table = Table(title=f"{network.name}: {how} Loihi 2", title_justify="left", box=SIMPLE)
     for column in ("population", "shape"):
         table.add_column(column, no_wrap=True)
     for column in ("starts", "agreement", "weight error", "clipped", "current bits"):

@@ -54,7 +54,10 @@ class Affine(Node):
 
 @dataclass(frozen=True, eq=False)
 class Convolution(Node):
-    """2-D cross-correlation: weight (O, I / groups, kH, kW), bias (O,) or one for each neuron (O, H, W), or None."""
+    """2-D cross-correlation: weight (O, I / groups, kH, kW), bias (O,) or one for each neuron (O, H, W), or None.
+
+    `exponent`: that of the integer weights where training chose it, None where quantisation is to choose.
+    """
 
     weight: Floats
     bias: Floats | None
@@ -62,14 +65,16 @@ class Convolution(Node):
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    exponent: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Dense(Node):
-    """y = weight x + bias: weight (O, I), x flattened in C order, bias (O,) or None."""
+    """y = weight x + bias: weight (O, I), x flattened in C order, bias (O,) or None; `exponent` as above."""
 
     weight: Floats
     bias: Floats | None
+    exponent: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,18 +97,26 @@ class Add(Node):
 
 @dataclass(frozen=True, eq=False)
 class Neuron(Node):
-    """LIF with hard reset: V <- leak V + x; spike when V > threshold; then V <- 0. V is 0 when the window starts."""
+    """LIF with hard reset: V <- leak V + x; spike when V > threshold; then V <- 0. V is 0 when the window starts.
+
+    `scale` (C,): units of a_in per unit of V where training chose them, None where quantisation is to choose.
+    """
 
     leak: float
     threshold: float
     start: int = 0
+    scale: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Accumulate(Node):
-    """The read-out: V <- V + x over the window; its output is V. The mean over T is V at the last step, over T."""
+    """The read-out: V <- V + x over the window; its output is V. The mean over T is V at the last step, over T.
+
+    `scale` as in `Neuron`.
+    """
 
     start: int = 0
+    scale: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)

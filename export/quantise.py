@@ -1,95 +1,12 @@
-"""Integers for one population at a given scale: weights, exponents, threshold, decay, bias.
+"""Integers for one population at a given scale: the functions and value objects that training uses too."""
 
-With `scale` units of a_in per unit of the float membrane potential (a unit of v is a 64th of that):
-    weight << exponent ~ scale w,   vth ~ scale threshold,   bias_mant << bias_exp ~ 64 scale b,   dv ~ 4096 (1 - leak)
-A LIF with hard reset to zero does the same at every scale, so each channel may have its own.
-"""
-
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import TypeVar
-
-import numpy as np
-import numpy.typing as npt
-
-from export import limits
-from export.graph import Floats
-from export.network import Ints
-
-
-@dataclass(frozen=True)
-class Signed:
-    """Signed weights of `bits` bits, kept at the top of Loihi's range: multiples of 2^(9 - bits) in [-256, 254]."""
-
-    bits: int = 8
-
-    @property
-    def step(self) -> int:
-        """Distance between neighbouring values: 2 for 8 bits, since the lowest bit of a signed weight is lost."""
-        return 1 << (9 - self.bits)
-
-    @property
-    def largest(self) -> int:
-        """The largest weight."""
-        return 256 - self.step
-
-
-@dataclass(frozen=True)
-class PerLayer:
-    """One scale for all channels of a population."""
-
-
-@dataclass(frozen=True)
-class PerChannel:
-    """One scale for each channel, through thresholds and biases of its own."""
-
-
-Granularity = PerLayer | PerChannel
-
-
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """One synapse node in integers."""
-
-    values: Ints
-    exponent: int
-    saturated: int
-
-
-Value = TypeVar("Value", bound=np.generic)
-
-
-def rows(values: npt.NDArray[Value], ndim: int) -> npt.NDArray[Value]:
-    """(C,) as (C, 1, ...) with `ndim` axes, to meet an array whose first axis is C; more axes are kept as they are."""
-    return values if values.ndim >= ndim else values.reshape((-1,) + (1,) * (ndim - 1))
-
-
-def quantise_weights(weight: Floats, scale: Floats, exponent: int, grid: Signed) -> Weights:
-    """round(scale w / 2^exponent) on the grid, ties to even, clipped to its ends (counted in `saturated`)."""
-    exact = weight * rows(scale, weight.ndim) / (1 << exponent)
-    rounded = np.rint(exact / grid.step).astype(np.int64) * grid.step
-    clipped = np.clip(rounded, limits.WEIGHT_RANGE[0], grid.largest)
-    return Weights(clipped, exponent, int(np.count_nonzero(clipped != rounded)))
-
-
-def finest_exponent(peak: float, grid: Signed) -> int | None:
-    """The smallest exponent at which |weight| up to `peak` (units of a_in) fits the grid, None if none does."""
-    for exponent in range(limits.WEIGHT_EXP_RANGE[1] + 1):
-        if round(peak / (grid.step << exponent)) * grid.step <= grid.largest:
-            return exponent
-    return None
-
-
-def quantise_bias(bias: Floats) -> tuple[Ints, int] | None:
-    """(mantissa, exponent) of a bias in units of v, with the finest exponent that holds it; None if none does."""
-    for exponent in range(limits.BIAS_EXP_RANGE[1] + 1):
-        mantissa = np.rint(bias / (1 << exponent)).astype(np.int64)
-        if limits.BIAS_MANT_RANGE[0] <= mantissa.min() and mantissa.max() <= limits.BIAS_MANT_RANGE[1]:
-            return mantissa, exponent
-    return None
-
-
-def quantise_decay(leak: float) -> int:
-    """dv for a leak in [0, 1]: the nearest of 4096 steps."""
-    return int(np.clip(round(limits.DECAY_UNITY * (1 - leak)), *limits.DV_RANGE))
+from train.quantise.grid import Granularity as Granularity
+from train.quantise.grid import PerChannel as PerChannel
+from train.quantise.grid import PerLayer as PerLayer
+from train.quantise.grid import Signed as Signed
+from train.quantise.integers import Weights as Weights
+from train.quantise.integers import finest_exponent as finest_exponent
+from train.quantise.integers import quantise_bias as quantise_bias
+from train.quantise.integers import quantise_decay as quantise_decay
+from train.quantise.integers import quantise_weights as quantise_weights
+from train.quantise.integers import rows as rows

@@ -77,6 +77,8 @@ def search(
         UserError: no scale keeps its current within 24 bits; the message names the layer.
     """
     layer = _layer(graph, node, sources, programs, trace, gated)
+    if node.scale is not None:
+        return _given(layer, node.scale, grid)
     scales = _channel_scales(layer, granularity)
     for halving in range(HALVINGS + 1):
         for exponent in range(LARGEST_EXPONENT, -1, -1):
@@ -93,6 +95,23 @@ def search(
         where=node.where,
         hint="fewer inputs per neuron, fewer input levels, or a smaller bias or time window",
     )
+
+
+def _given(layer: _Layer, scale: Floats, grid: Signed) -> Choice:
+    """The integers of a population that was trained in them: nothing is searched, the proof still has to hold."""
+    chosen = _integers(layer, scale, scale, grid)
+    if chosen is None:
+        raise UserError(
+            "its current can leave the 24 bits of the chip's state, at the scale it was trained at",
+            where=layer.node.where,
+            hint="the checkpoint was changed since it was trained with --quantize",
+        )
+    # the trained model is these integers, so its own output is what they agree with; `sim` holds the two together
+    own = _run(layer, chosen)
+    unit = scale * (1 << limits.STATE_SHIFT)
+    target = own / unit if isinstance(layer.node, Accumulate) else own.astype(np.float64)
+    scored = _score(replace(layer, target=target), chosen)
+    return Choice(chosen.weights, chosen.program, _record(replace(layer, target=target), scored), own)
 
 
 def _layer(
@@ -164,7 +183,9 @@ def _integers(layer: _Layer, scale: Floats, unclipped: Floats, grid: Signed, pro
     weights = []
     for term in layer.terms:
         peak = (np.abs(term.synapse.weight).reshape(len(scale), -1).max(1) * unclipped).max()
-        exponent = quantise.finest_exponent(float(peak), grid)
+        exponent = term.synapse.exponent
+        if exponent is None:
+            exponent = quantise.finest_exponent(float(peak), grid)
         if exponent is None:
             return None
         weights.append(quantise.quantise_weights(term.synapse.weight, scale, exponent, grid))

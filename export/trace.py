@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from export import graph as g
+from export import trace_integers
 from train import layers
 from train.data.spec import DataSpec
 from train.errors import UserError
@@ -20,7 +21,8 @@ class _Tracer(fx.Tracer):
     """Traces down to this project's layers."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m).__module__.startswith(("train.layers", "torch.nn")) and not isinstance(m, nn.Sequential)
+        ours = ("train.layers", "train.quantise", "torch.nn")
+        return type(m).__module__.startswith(ours) and not isinstance(m, nn.Sequential)
 
 
 def trace(model: nn.Module, data: DataSpec, steps: int, name: str) -> g.Graph:
@@ -38,7 +40,14 @@ def trace(model: nn.Module, data: DataSpec, steps: int, name: str) -> g.Graph:
         if step.op == "placeholder":
             nodes.append(g.Input("input", step.name, (), data.shape, data.levels))
         elif step.op == "call_module":
-            nodes.append(_module(modules[str(step.target)], str(step.target), inputs))
+            module, path = modules[str(step.target)], str(step.target)
+            if isinstance(module, nn.Identity):
+                ids[step] = inputs[0]
+                continue
+            if isinstance(module, trace_integers.LAYERS):
+                nodes = trace_integers.expand(module, path, inputs, nodes)
+            else:
+                nodes.append(_module(module, path, inputs))
         elif step.op == "call_function" and step.target in (operator.add, torch.add):
             nodes.append(g.Add(step.name, step.name, inputs))
         elif step.op == "output":

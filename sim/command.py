@@ -22,6 +22,7 @@ from train import data, runs
 from train.config import from_json
 from train.console import console, progress
 from train.errors import CheckFailedError, UserError
+from train.quantise.layers import is_prepared
 from train.restore import coded, dataset_of, restore
 
 ENGINES = ("integer", "torch", "lava", "reference")
@@ -59,7 +60,7 @@ def simulate(
         if engine != "integer"
     ]
     floats = None
-    if model is not None:
+    if model is not None and not is_prepared(model):  # trained in integers, it has no float model beside it
         with progress() as bar:
             task = bar.add_task("float", total=len(given.x), note="")
             floats = float_model.run(

@@ -2,6 +2,7 @@
 
 It shares the wiring of the model (its `forward`), not that of the compiler: temporal shift is the training code's own
 shift with zero padding, no delay, no window and no gate appears. So it checks the whole compiler, retiming included.
+A model that was trained in integers (--quantize) runs as it is: it shares no number with the network file either.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from sim.recording import Recording
 from train import layers
 from train.errors import UserError
 from train.layers.fixed_point import FixedPointConv2d, FixedPointLIF, FixedPointLinear, StackShifted
+from train.quantise.layers import is_prepared
+from train.quantise.neurons import IntegerReadout
 
 BATCH = 256
 
@@ -31,9 +34,8 @@ def run(
     Raises:
         UserError: the network was not exported from this model.
     """
-    quantised = quantise_model(network, model)
     ids = {p.origin: p.id for p in network.populations if isinstance(p.program, LIF)}
-    parts = record(quantised, ids, inputs, progress)
+    parts = record(with_membrane(network, model), ids, inputs, progress)
     readout = network.readout.id if network.readout else ""
     return Recording(
         engine="torch",
@@ -64,6 +66,23 @@ def record(
         for handle in handles:
             handle.remove()
     return {name: torch.cat(values).numpy() for name, values in captured.items()}
+
+
+def with_membrane(network: Network, model: nn.Module) -> nn.Module:
+    """A copy of `model` in integers whose read-out gives its membrane potential at every step.
+
+    A model that was trained in integers stays as it is: not one number of the network goes into it.
+
+    Raises:
+        UserError: a layer of the network is not in the model.
+    """
+    if not is_prepared(model):
+        return quantise_model(network, model)
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        if isinstance(module, IntegerReadout):
+            module.forward = module.membrane  # type: ignore[method-assign]
+    return copied
 
 
 def quantise_model(network: Network, model: nn.Module) -> nn.Module:

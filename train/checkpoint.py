@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from train import runs
 from train.errors import UserError
+from train.quantise.layers import is_prepared
 
 SCHEMA_VERSION = "1"
 _MODEL, _OPTIMISER = "model.", "optimiser."
@@ -19,11 +20,15 @@ _MODEL, _OPTIMISER = "model.", "optimiser."
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """State after `epoch` whole epochs. Optimiser tensors are named `<parameter>.<slot>`."""
+    """State after `epoch` whole epochs. Optimiser tensors are named `<parameter>.<slot>`.
+
+    `integer`: the model computes in integers (see `train.quantise`); its weights are the latent ones.
+    """
 
     epoch: int
     model: dict[str, Tensor]
     optimiser: dict[str, Tensor]
+    integer: bool = False
 
 
 def save(path: Path, epoch: int, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
@@ -35,8 +40,10 @@ def save(path: Path, epoch: int, model: nn.Module, optimiser: torch.optim.Optimi
             if isinstance(value, Tensor):
                 tensors[f"{_OPTIMISER}{names[parameter]}.{slot}"] = value
     contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    phase = "integer" if is_prepared(model) else "float"
+    metadata = {"schema_version": SCHEMA_VERSION, "epoch": str(epoch), "phase": phase}
     with runs.atomic_path(path) as temporary:
-        save_file(contiguous, temporary, metadata={"schema_version": SCHEMA_VERSION, "epoch": str(epoch)})
+        save_file(contiguous, temporary, metadata=metadata)
 
 
 def load(path: Path) -> Checkpoint:
@@ -59,6 +66,7 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"damaged, or not a checkpoint: {error}", where=str(path)) from error
     return Checkpoint(
         epoch=epoch,
+        integer=metadata.get("phase") == "integer",
         model={name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)},
         optimiser={n.removeprefix(_OPTIMISER): value for n, value in tensors.items() if n.startswith(_OPTIMISER)},
     )

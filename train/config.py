@@ -169,6 +169,14 @@ class TrainConfig(LossConfig):
     """Arithmetic of convolutions and linear layers; bf16 keeps weights and membrane potentials in fp32."""
     workers: int = 0
     """Threads that read and augment batches ahead of time."""
+    init: str = ""
+    """Run folder of a float model of the same network whose weights to start from."""
+    quantize: bool = False
+    """Train the last epochs in the integers of Loihi 2: the trained model then is what the chip runs."""
+    quantize_epochs: int = 0
+    """How many epochs that are; 0 for a quarter of --epochs, at least one."""
+    quantize_bits: int = 8
+    """Bits of a weight, 2..8."""
     evaluate_every: int = 1
     """Epochs between two looks at the test set; the last epoch is always tested."""
     tensorboard: bool = False
@@ -186,14 +194,43 @@ class TrainConfig(LossConfig):
             ("workers", 0),
             ("evaluate_every", 1),
             ("seed", 0),
+            ("quantize_epochs", 0),
         ):
             _check_range(self, name, low)
         if self.warmup_epochs >= self.epochs:
             raise UserError(f"--warmup-epochs {self.warmup_epochs}, must be fewer than --epochs {self.epochs}")
+        _check_range(self, "quantize_bits", 2, 8)
+        if self.quantize:
+            _check_quantize(self)
+        elif self.quantize_epochs:
+            raise UserError(f"--quantize-epochs {self.quantize_epochs} needs --quantize")
         if self.distill != "none" and not self.teacher:
             raise UserError(f"--distill {self.distill} needs --teacher RUN")
         if self.teacher and self.distill == "none":
             raise UserError(f"--teacher {self.teacher} needs --distill", hint="allowed: kl, hta-kl, tser")
+
+    @property
+    def float_epochs(self) -> int:
+        """Epochs before training goes on in integers; all of them without --quantize."""
+        return self.epochs - (self.quantize_epochs or max(1, self.epochs // 4)) if self.quantize else self.epochs
+
+
+def _check_quantize(config: TrainConfig) -> None:
+    model = config.model
+    if config.float_epochs < (0 if config.init else 1):
+        raise UserError(
+            f"--quantize needs fewer --quantize-epochs than --epochs {config.epochs}, or float weights to start from",
+            hint="--init RUN",
+        )
+    if 0 < config.float_epochs <= config.warmup_epochs:
+        raise UserError(f"--warmup-epochs {config.warmup_epochs}, float epochs before --quantize {config.float_epochs}")
+    if model.attention != "none":
+        raise UserError(f"--quantize takes no --attention {model.attention}", hint="attention has no integer rule")
+    if model.neuron == "relu" or model.model == "recurrent":
+        which = "--neuron relu" if model.neuron == "relu" else "--model recurrent"
+        raise UserError(f"--quantize takes no {which}", hint="spiking feed-forward networks only")
+    if model.temporal_shift and model.shift_position == "current":
+        raise UserError("--quantize takes no --shift-position current", hint="allowed: conv-input, block-input")
 
 
 def to_json(config: TrainConfig, extra: dict[str, Any]) -> dict[str, Any]:

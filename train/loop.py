@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import platform
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from train.distributed import Processes
 from train.errors import UserError
 from train.layers.sync_norm import synchronise
 from train.metrics import Metrics
-from train.restore import coded, dataset_of
+from train.quantise.layers import constrain, is_prepared
+from train.quantise.prepare import approximations, prepare
+from train.restore import coded, dataset_of, start_from
 
 EVALUATION_BATCH = 256
 
@@ -81,8 +84,8 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
         UserError: unknown data set, model or device; a checkpoint that does not fit; a loss that is not finite.
     """
     with distributed.join() as processes:
-        session = _prepare(config, processes)
-        first = _resume(run, session) if resume else 0
+        session = _prepare(config, processes, resume)
+        session, first = _resume(run, session) if resume else (session, 0)
         metrics = Metrics(run, config.tensorboard, first) if processes.first else None
         if processes.first:
             runs.write_json(run / runs.CONFIG, to_json(config, {"versions": versions()}))
@@ -91,6 +94,11 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
         accuracy = 0.0
         with progress() if processes.first else nullcontext() as bar:
             for epoch in range(first, config.epochs):
+                if epoch >= config.float_epochs and not is_prepared(session.model):
+                    if processes.first:
+                        for line in approximations(session.model):
+                            console.print(line)
+                    session = _in_integers(session)
                 accuracy = _epoch_and_test(session, epoch, run, metrics, bar)
         if metrics is not None:
             metrics.close()
@@ -99,7 +107,7 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
         return accuracy
 
 
-def _prepare(config: TrainConfig, processes: Processes) -> _Session:
+def _prepare(config: TrainConfig, processes: Processes, resume: bool) -> _Session:
     device = resolve_device(config.device, processes.local)
     dataset = dataset_of(config)
     if config.batch_size % processes.world:
@@ -107,21 +115,42 @@ def _prepare(config: TrainConfig, processes: Processes) -> _Session:
     torch.manual_seed(config.seed)
     model = models.build(config.model, dataset.spec).to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.init and not resume:
+        start_from(Path(config.init), model)
+    if config.quantize:  # on a copy: what cannot be trained in integers is refused before the float epochs
+        prepare(copy.deepcopy(model), dataset.spec, config.model.time_steps, config.quantize_bits)
     if processes.world > 1:
         synchronise(model)
-    stepper: nn.Module = _Logits(model)
-    if processes.world > 1:
-        stepper = DistributedDataParallel(stepper, device_ids=[device.index] if device.type == "cuda" else None)
     return _Session(
         config=config,
         dataset=dataset,
         augmentation=augment.recipe(config.augment, dataset.spec),
         model=model,
-        stepper=stepper,
+        stepper=_stepper(model, processes, device),
         optimiser=optimise.optimiser(model, config),
         teacher=teacher.load(Path(config.teacher), dataset.spec, device) if config.teacher else None,
         device=device,
         processes=processes,
+    )
+
+
+def _stepper(model: models.Classifier, processes: Processes, device: torch.device) -> nn.Module:
+    stepper = _Logits(model)
+    if processes.world == 1:
+        return stepper
+    return DistributedDataParallel(stepper, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def _in_integers(session: _Session) -> _Session:
+    """The session that goes on in integers, with a new optimiser."""
+    config = session.config
+    spec = session.dataset.spec
+    model = prepare(session.model, spec, config.model.time_steps, config.quantize_bits).to(session.device)
+    return replace(
+        session,
+        model=model,
+        stepper=_stepper(model, session.processes, session.device),
+        optimiser=optimise.optimiser(model, config),
     )
 
 
@@ -136,11 +165,13 @@ class _Logits(nn.Module):
         return self.model.logits(x)
 
 
-def _resume(run: Path, session: _Session) -> int:
+def _resume(run: Path, session: _Session) -> tuple[_Session, int]:
     state = checkpoint.load(run / runs.CHECKPOINT)
+    if state.integer:
+        session = _in_integers(session)
     checkpoint.restore_model(state, session.model, run / runs.CHECKPOINT)
     checkpoint.restore_optimiser(state, session.model, session.optimiser)
-    return state.epoch
+    return session, state.epoch
 
 
 def _forget_previous(run: Path) -> None:
@@ -159,10 +190,9 @@ def _epoch_and_test(session: _Session, epoch: int, run: Path, metrics: Metrics |
     if metrics is not None:
         checkpoint.save(run / runs.CHECKPOINT, epoch + 1, session.model, session.optimiser)
         speed = _samples(session) / seconds
-        metrics.write(
-            epoch + 1,
-            {"loss": loss, "samples_per_second": round(speed, 1)} | ({"test_accuracy": accuracy} if tested else {}),
-        )
+        phase = "integer" if is_prepared(session.model) else "float"
+        row: dict[str, float | str] = {"phase": phase, "loss": loss, "samples_per_second": round(speed, 1)}
+        metrics.write(epoch + 1, row | ({"test_accuracy": accuracy} if tested else {}))
         if bar is not None:
             shown = f"  test {accuracy:.2%}" if tested else ""
             note = f"loss {loss:.3f}{shown}  {speed:,.0f} samples/s"
@@ -214,6 +244,7 @@ def _epoch(session: _Session, epoch: int, bar: Progress | None) -> float:
         session.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         session.optimiser.step()
+        constrain(session.model)
         total += loss.detach()
         if bar is not None:
             bar.advance(bar.task_ids[0])

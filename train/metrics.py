@@ -22,13 +22,14 @@ class Metrics:
         self._rows = [row for row in read(run) if row["epoch"] <= epochs_done]
         self._events = _writer(run) if tensorboard else None
 
-    def write(self, epoch: int, values: dict[str, float]) -> None:
+    def write(self, epoch: int, values: dict[str, float | str]) -> None:
         """Add the row of an epoch (counted from 1)."""
         self._rows.append({"epoch": epoch, **values})
         runs.write_text(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
         if self._events is not None:
             for name, value in values.items():
-                self._events.add_scalar(name, value, epoch)
+                if not isinstance(value, str):
+                    self._events.add_scalar(name, value, epoch)
 
     def last(self, name: str) -> float:
         """A value of the last row."""

@@ -9,11 +9,14 @@ from torch import nn
 
 from train.config import TrainConfig
 
+QUANTIZE_RATE = 0.1  # peak of the epochs in integers against that of the float ones; this project's choice
+
 
 def optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum; weight decay for convolution and linear weights only.
 
-    Not for batch norm, biases, learned decays, alpha, nor for position codes, which are biases of five axes.
+    Not for batch norm, biases, learned decays, alpha, nor for position codes, which are biases of five axes; nor for
+    the layers of integer training, whose scale no batch norm undoes.
     """
     decayed: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -22,14 +25,22 @@ def optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         for name, parameter in module.named_parameters(recurse=False):
             (decayed if weights and name == "weight" else rest).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
     return torch.optim.SGD(groups, config.learning_rate, config.momentum, nesterov=config.momentum > 0)
 
 
 def rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Learning rate at `step`: a line up over the warm-up epochs, then half a cosine down to the final rate."""
-    warm, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
+    """Learning rate at `step`: a line up over the warm-up epochs, then half a cosine down to the final rate.
+
+    The epochs in integers of --quantize have a half cosine of their own, from QUANTIZE_RATE times the peak.
+    """
+    warm, total = config.warmup_epochs * steps_per_epoch, config.float_epochs * steps_per_epoch
     low, peak = config.final_learning_rate, config.learning_rate
-    if step < warm:
+    if step >= total and config.quantize:
+        warm, total = total, config.epochs * steps_per_epoch
+        peak = peak * QUANTIZE_RATE
+        low = min(low, peak)
+    elif step < warm:
         return low + (peak - low) * (step + 1) / warm
     phase = (step - warm) / max(total - warm, 1)
     return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * phase))

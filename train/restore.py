@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from train import checkpoint, config, data, models, runs
+from train.errors import UserError
+from train.quantise.prepare import prepare
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +23,7 @@ class Trained:
 
 
 def restore(run: Path) -> Trained:
-    """Load the model of a run folder.
+    """Load the model of a run folder; one that was trained in integers comes back in integers.
 
     Raises:
         UserError: config.json or the checkpoint is missing, damaged, or they do not belong together.
@@ -31,8 +33,24 @@ def restore(run: Path) -> Trained:
     spec = data.spec(settings.dataset)
     model = models.build(settings.model, spec)
     path = run / runs.CHECKPOINT
-    checkpoint.restore_model(checkpoint.load(path), model, path)
+    state = checkpoint.load(path)
+    if state.integer:
+        model = prepare(model, spec, settings.model.time_steps, settings.quantize_bits)
+    checkpoint.restore_model(state, model, path)
     return Trained(model.eval(), settings, spec)
+
+
+def start_from(run: Path, model: nn.Module) -> None:
+    """Load the weights of another run's float model into `model`.
+
+    Raises:
+        UserError: they are missing, damaged, of another network, or were trained in integers.
+    """
+    path = run / runs.CHECKPOINT
+    state = checkpoint.load(path)
+    if state.integer:
+        raise UserError("was trained in integers, --init needs a float model", where=str(path))
+    checkpoint.restore_model(state, model, path)
 
 
 def dataset_of(settings: config.TrainConfig) -> data.Dataset:

@@ -1,0 +1,132 @@
+"""From the float model to the integer one that goes on training: the same modules, in integers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from train import layers
+from train.data.spec import DataSpec
+from train.errors import UserError
+from train.layers.neurons import LearnableNeuron
+from train.models.base import Classifier
+from train.quantise.grid import Signed
+from train.quantise.integers import quantise_decay
+from train.quantise.layers import constrain
+from train.quantise.neurons import IntegerLIF, IntegerReadout
+from train.quantise.scales import Scaled, Term, scaled
+from train.quantise.synapses import IntegerConv2d, IntegerHead, IntegerScale, IntegerSynapses, Numbers
+from train.quantise.wiring import Population, Synapse, scaled_by, wiring
+from train.surrogate import Surrogate
+
+
+@torch.no_grad()
+def prepare(model: Classifier, data: DataSpec, steps: int, bits: int = 8) -> Classifier:
+    """Turn `model` into the integer network that it would be on Loihi 2, in place, and return it.
+
+    Its forward pass is what the chip computes; its weights stay float (latent) and train straight through. Batch norm
+    with its running statistics, normalisation, temporal shift's alpha and pooling go into weights and biases, a
+    neuron's gain too; a leak becomes dv. Leaks and thresholds are fixed from here on; where leaks differ by channel,
+    a layer takes their mean, since a population of this project has one.
+
+    Args:
+        steps: T, which bounds what the read-out adds up.
+
+    Raises:
+        UserError: a layer without a rule, a leak outside [0, 1]; the message names its module path.
+    """
+    plan = wiring(model, data)
+    grid = Signed(bits)
+    modules = dict(plan.between)
+    for population in plan.populations:
+        modules |= _population(population, steps, grid)
+    device = next(model.parameters()).device
+    for path, module in modules.items():
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, module.to(device))
+    constrain(model)
+    return model
+
+
+def approximations(model: nn.Module) -> list[str]:
+    """What `prepare` will not keep exactly beyond rounding, a line for each layer: leaks that differ by channel."""
+    found = []
+    for path, module in model.named_modules():
+        if isinstance(module, LearnableNeuron) and module.leak.numel() > 1:
+            leak = module.leak.detach()
+            span = f"{leak.min():.3f}..{leak.max():.3f}"
+            found.append(f"{path}: leaks of {len(leak)} channels, {span}, become one, their mean {leak.mean():.3f}")
+    return found
+
+
+def _population(population: Population, steps: int, grid: Signed) -> dict[str, nn.Module]:
+    neuron, path = population.neuron, population.path
+    synapses = population.synapses
+    if isinstance(neuron, layers.MeanOverTime):
+        (head,) = synapses if len(synapses) == 1 else (None,)
+        if head is None or head.geometry is not None or head.weight.ndim != 2:
+            raise UserError("does not read one linear layer", where=path, hint="--quantize has no rule for it")
+        numbers = scaled((_term(head),), head.bias, None, steps, grid, path)
+        modules: dict[str, nn.Module] = {
+            head.path: IntegerHead(head.weight, _numbers(head, numbers, 0), grid, head.bias, numbers.bias_limit),
+            path: IntegerReadout(numbers.scale),
+        }
+        return modules
+    leak, gain, threshold, surrogate = _constants(neuron, path)
+    like = synapses[0].weight
+    gains = torch.as_tensor(gain, dtype=torch.float64, device=like.device).expand(len(like))
+    synapses = tuple(scaled_by(synapse, gains, torch.zeros_like(gains)) for synapse in synapses)
+    bias = _sum([synapse.bias for synapse in synapses])
+    numbers = scaled(tuple(map(_term, synapses)), bias, threshold, steps, grid, path)
+    modules = {s.path: _synapses(s, _numbers(s, numbers, i), grid) for i, s in enumerate(synapses)}
+    modules[path] = IntegerLIF(bias, numbers.bias_limit, numbers.scale, leak, threshold, surrogate)
+    return modules
+
+
+def _constants(neuron: nn.Module, path: str) -> tuple[int, Tensor | float, float, Surrogate]:
+    """dv, gain, threshold and surrogate."""
+    assert isinstance(neuron, layers.LIF | LearnableNeuron)
+    gain = 1.0 if isinstance(neuron, layers.LIF) else neuron.gain
+    leak = torch.as_tensor(neuron.leak).double().mean().item()
+    if not 0 <= leak <= 1:
+        raise UserError(f"a leak of {leak:.3f}, allowed 0..1", where=path, hint="use --neuron lif or plif")
+    return quantise_decay(leak), gain, neuron.threshold, neuron.surrogate
+
+
+def _sum(biases: list[Tensor]) -> Tensor:
+    """(C, 1, 1), or (C, H, W) where one of them differs by place."""
+    return torch.stack(torch.broadcast_tensors(*(b.view(len(b), *(b.shape[1:] or (1, 1))) for b in biases))).sum(0)
+
+
+def _term(synapse: Synapse) -> Term:
+    source = synapse.source
+    weight = synapse.weight
+    if weight.ndim > 1:
+        columns = _expanded(source.factor, weight)
+        weight = weight * columns.view(-1, *(1,) * (weight.ndim - 2))
+    channels = source.channels
+    halves = (slice(0, channels), slice(channels, 2 * channels)) if source.split else (slice(None),)
+    return Term(weight, source.peak, halves)
+
+
+def _expanded(factor: Tensor, weight: Tensor) -> Tensor:
+    """(I,) for a dense layer that reads maps: each channel's value at every place."""
+    return factor.repeat_interleave(weight.shape[1] // len(factor))
+
+
+def _numbers(synapse: Synapse, numbers: Scaled, index: int) -> Numbers:
+    units = torch.tensor(numbers.units[index], dtype=torch.float64, device=synapse.weight.device)
+    if synapse.weight.ndim > 1:
+        factor = _expanded(synapse.source.factor, synapse.weight)
+        unit = units.repeat_interleave(len(factor) // len(units))
+    else:
+        factor, unit = synapse.source.factor, units[0]
+    return Numbers(numbers.scale, unit, factor, numbers.limits[index], synapse.source.peak)
+
+
+def _synapses(synapse: Synapse, numbers: Numbers, grid: Signed) -> IntegerSynapses:
+    if synapse.weight.ndim == 1:
+        return IntegerScale(synapse.weight, numbers, grid)
+    if synapse.geometry is None:
+        raise UserError("a linear layer into spiking neurons", where=synapse.path, hint="--quantize has no rule for it")
+    return IntegerConv2d(synapse.weight, numbers, grid, synapse.geometry)
