@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from deploy.activity import COMMAND, Activity, ConnectionActivity, PopulationActivity
+from export.store import fixed_text, read_text
 from train import runs
 from train.errors import UserError
 
@@ -30,10 +31,10 @@ def write_activity(path: Path, activity: Activity) -> None:
     """Write `activity` to `path` atomically."""
     with runs.atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(
-            format=FORMAT,
+            format=fixed_text(FORMAT),
             schema_version=SCHEMA_VERSION,
-            network=activity.network,
-            engine=activity.engine,
+            network=fixed_text(activity.network),
+            engine=fixed_text(activity.engine),
             samples=activity.samples,
             steps=activity.steps,
             raster_sample=activity.raster_sample,
@@ -70,14 +71,14 @@ def read_activity(path: Path) -> Activity:
 
 
 def _read(file: h5py.File) -> Activity:
-    if file.attrs.get("format") != FORMAT:
+    if "format" not in file.attrs or read_text(file.attrs, "format") != FORMAT:
         raise UserError(f"not a {FORMAT} file")
     version = int(file.attrs["schema_version"])
     if version != SCHEMA_VERSION:
         raise UserError(f"schema version {version}, this program reads {SCHEMA_VERSION}", hint="simulate again")
     return Activity(
-        network=str(file.attrs["network"]),
-        engine=str(file.attrs["engine"]),
+        network=read_text(file.attrs, "network"),
+        engine=read_text(file.attrs, "engine"),
         samples=int(file.attrs["samples"]),
         steps=int(file.attrs["steps"]),
         raster_sample=int(file.attrs["raster_sample"]),

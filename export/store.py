@@ -8,6 +8,7 @@ Layout (schema version 1):
                             datasets: weight, delay
     /records/<population>   attrs: the fields of LayerRecord
 
+Texts are of fixed length: HDF5 keeps others in a heap, and a damaged heap can send its library into an endless loop.
 Nothing in the file is executed; links to other files are refused, and sizes are checked before anything is read.
 """
 
@@ -33,9 +34,9 @@ def write_network(path: Path, network: Network) -> None:
     """Write `network` to `path` atomically."""
     with runs.atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(
-            format=FORMAT,
+            format=fixed_text(FORMAT),
             schema_version=SCHEMA_VERSION,
-            name=network.name,
+            name=fixed_text(network.name),
             steps=network.steps,
             period=network.period,
         )
@@ -44,24 +45,41 @@ def write_network(path: Path, network: Network) -> None:
         for order, connection in enumerate(network.connections):
             _write_connection(file.create_group(f"connections/{connection.id}"), order, connection)
         for record in network.records:
-            file.create_group(f"records/{record.population}").attrs.update(vars(record))
+            file.create_group(f"records/{record.population}").attrs.update(
+                {key: value for key, value in vars(record).items() if key != "population"}
+            )
+
+
+def fixed_text(text: str) -> np.bytes_:
+    """A text as a fixed-length HDF5 attribute (which cannot be empty: a zero byte is cut off on reading)."""
+    return np.bytes_(text.encode() or b"\0")
+
+
+def read_text(attrs: h5py.AttributeManager, key: str) -> str:
+    """A text attribute (KeyError, TypeError, UnicodeDecodeError when it is not there or not one)."""
+    value = attrs[key]
+    if isinstance(value, bytes):
+        return value.decode()
+    if not isinstance(value, str):
+        raise TypeError(f"attribute {key!r} is not a text")
+    return value
 
 
 def _write_population(group: h5py.Group, order: int, population: Population) -> None:
     group.attrs.update(
         order=order,
-        origin=population.origin,
+        origin=fixed_text(population.origin),
         shape=population.shape,
         start=population.start,
         readout=population.readout,
     )
     program = population.program
     if isinstance(program, Source):
-        group.attrs.update(program="source", payload_bits=program.payload_bits)
+        group.attrs.update(program=fixed_text("source"), payload_bits=program.payload_bits)
         return
     gate = program.gate or Gate(0, 0)
     group.attrs.update(
-        program="lif",
+        program=fixed_text("lif"),
         du=program.du,
         dv=program.dv,
         bias_exp=program.bias_exp,
@@ -75,17 +93,17 @@ def _write_population(group: h5py.Group, order: int, population: Population) -> 
 def _write_connection(group: h5py.Group, order: int, connection: Connection) -> None:
     group.attrs.update(
         order=order,
-        origin=connection.origin,
-        source=connection.source,
-        target=connection.target,
+        origin=fixed_text(connection.origin),
+        source=fixed_text(connection.source),
+        target=fixed_text(connection.target),
         weight_exp=connection.weight_exp,
     )
     synapses = connection.synapses
     if isinstance(synapses, Dense):
-        group.attrs["kind"] = "dense"
+        group.attrs["kind"] = fixed_text("dense")
     else:
         group.attrs.update(
-            kind="convolution",
+            kind=fixed_text("convolution"),
             stride=synapses.stride,
             padding=synapses.padding,
             dilation=synapses.dilation,
@@ -115,7 +133,7 @@ def read_network(path: Path) -> Network:
 
 
 def _read(file: h5py.File) -> Network:
-    found = file.attrs.get("format")
+    found = read_text(file.attrs, "format") if "format" in file.attrs else None
     if found != FORMAT:
         raise UserError(f"not a {FORMAT} file (format is {found!r})")
     version = int(file.attrs["schema_version"])
@@ -125,7 +143,7 @@ def _read(file: h5py.File) -> Network:
             hint="export the model again",
         )
     return Network(
-        name=str(file.attrs["name"]),
+        name=read_text(file.attrs, "name"),
         populations=tuple(_read_population(name, group) for name, group in _members(file, "populations")),
         connections=tuple(_read_connection(name, group) for name, group in _members(file, "connections")),
         steps=int(file.attrs["steps"]),
@@ -170,7 +188,7 @@ def _pair(group: h5py.Group, key: str) -> tuple[int, int]:
 
 def _read_population(name: str, group: h5py.Group) -> Population:
     attrs = group.attrs
-    kind = str(attrs["program"])
+    kind = read_text(attrs, "program")
     program: Source | LIF
     if kind == "source":
         program = Source(payload_bits=int(attrs["payload_bits"]))
@@ -188,7 +206,7 @@ def _read_population(name: str, group: h5py.Group) -> Population:
         raise UserError(f"population {name}: program {kind!r}, known are 'source' and 'lif'")
     return Population(
         id=name,
-        origin=str(attrs["origin"]),
+        origin=read_text(attrs, "origin"),
         shape=tuple(int(side) for side in attrs["shape"]),
         start=int(attrs["start"]),
         program=program,
@@ -199,7 +217,7 @@ def _read_population(name: str, group: h5py.Group) -> Population:
 def _read_connection(name: str, group: h5py.Group) -> Connection:
     attrs = group.attrs
     weight = _integers(group, "weight")
-    kind = str(attrs["kind"])
+    kind = read_text(attrs, "kind")
     synapses: Dense | Convolution
     if kind == "dense":
         synapses = Dense(weight)
@@ -210,9 +228,9 @@ def _read_connection(name: str, group: h5py.Group) -> Connection:
         raise UserError(f"connection {name}: kind {kind!r}, known are 'dense' and 'convolution'")
     return Connection(
         id=name,
-        origin=str(attrs["origin"]),
-        source=str(attrs["source"]),
-        target=str(attrs["target"]),
+        origin=read_text(attrs, "origin"),
+        source=read_text(attrs, "source"),
+        target=read_text(attrs, "target"),
         synapses=synapses,
         weight_exp=int(attrs["weight_exp"]),
         delay=_integers(group, "delay"),

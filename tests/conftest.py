@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from export.network import LIF, Connection, Convolution, Dense, Gate, Network, Population, Source
+
+settings.register_profile("ci", derandomize=True, deadline=None)  # the same examples every time; elsewhere new ones
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def ints(values: object) -> np.ndarray:
