@@ -359,3 +359,17 @@ def test_attention_combines_with_every_spiking_neuron(name: str, attention: str)
     assert x.grad is not None
     assert all(parameter.grad is not None for parameter in layer.parameters())
     assert layer.neuron.surrogate == surrogate
+
+
+@pytest.mark.parametrize("windows", [2, (2, 3), 4, 3])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pooling_and_its_gradients_equal_pytorchs(windows: int | tuple[int, int], channels_last: bool) -> None:
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    x = current().double().flatten(0, 1).contiguous(memory_format=form).unflatten(0, (T, B)).requires_grad_()
+    own, theirs = layers.AvgPool2d(windows), nn.AvgPool2d(windows)
+    expected = theirs(x.flatten(0, 1)).unflatten(0, (T, B))
+    factor = current(1, tuple(expected.shape)).double()
+    assert torch.equal(own(x), expected)
+    found, wanted = (torch.autograd.grad((factor * y).sum(), x)[0] for y in (own(x), expected))
+    assert torch.equal(found, wanted)
+    assert torch.autograd.gradgradcheck(own, (x,))

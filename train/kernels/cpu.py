@@ -68,7 +68,7 @@ def parameters(
     centre: float | Tensor = 0.0,
 ) -> Parameters:
     """The parameters for a layout."""
-    return Parameters(*(form.tiles(value, dtype).numpy() for value in (leak, gain, bias, centre)))
+    return Parameters(*(form.tiles(value, dtype) for value in (leak, gain, bias, centre)))
 
 
 def spikes(neuron: Neuron, form: Layout, flat: Tensor, given: Parameters) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-TILE = 2048  # elements that a kernel keeps in the first-level cache at a time
+TILE = 1024  # elements that a kernel keeps in the first-level cache at a time
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,21 @@ class Layout:
         steps, batch, channels, *space = self.shape
         return flat.view(steps, batch, *space, channels).movedim(-1, 2)
 
-    def tiles(self, value: float | Tensor, dtype: torch.dtype) -> Tensor:
-        """A scalar or (C,) parameter as [K, width]."""
+    def first(self, flat: Tensor) -> Tensor:
+        """The first element of every channel, (C,), of a [T, M] tensor; a view."""
+        channels = self.shape[2]
+        return flat[0, :channels] if self.channels_last else flat[0].view(self.shape[1:])[0].view(channels, -1)[:, 0]
+
+    def tiles(self, value: float | Tensor, dtype: torch.dtype) -> Any:
+        """A scalar or (C,) parameter as a NumPy array [K, width]: a few elements, where PyTorch's calls cost more."""
+        out = np.empty((self.rows, self.width), np.float64 if dtype == torch.float64 else np.float32)
         if not isinstance(value, Tensor) or value.ndim == 0:
-            number = float(value.detach()) if isinstance(value, Tensor) else value
-            return torch.full((self.rows, self.width), number, dtype=dtype)
-        value = value.detach().to(dtype)
-        if self.rows == 1:
-            return value.repeat(self.width // len(value)).view(1, -1)
-        return value.view(-1, 1).expand(-1, self.width).contiguous()
+            out[:] = float(value)
+        elif self.rows == 1:
+            out.reshape(-1, len(value))[:] = value.detach().to(dtype).numpy()
+        else:
+            out[:] = value.detach().to(dtype).numpy()[:, None]
+        return out
 
     def parameter_gradient(self, sums: Tensor, parameter: Tensor) -> Tensor:
         """Sums over time and tiles, [K, width] or [K, 1], to the gradient of a scalar or (C,) parameter."""

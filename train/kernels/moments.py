@@ -71,18 +71,18 @@ def _sweeps(flat: Tensor) -> Sweeps:
 def mean_and_variance(form: Layout, flat: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of every channel of a [T, M] tensor, (C,) each, in float64; one sweep."""
     # Sums about any value of the channel do not lose digits as sums about zero do where the mean is large.
-    pivot = form.shaped(flat)[0, 0].reshape(channels, -1)[:, 0].to(state_dtype(flat))
+    pivot = form.first(flat).to(state_dtype(flat))
     parts = threads.count(flat.numel())
     sums = np.zeros((2, parts, form.rows, form.width if form.rows == 1 else 1))
-    centre = form.tiles(pivot, state_dtype(flat)).numpy()
+    centre = form.tiles(pivot, state_dtype(flat))
     threads.run(_sweeps(flat).collect, parts, form.segment, array(flat), centre, sums)
-    totals = torch.from_numpy(sums.sum(1))
-    first, second = (form.parameter_gradient(total, pivot.double()) * channels / flat.numel() for total in totals)
-    return pivot + first, (second - first**2).clamp(min=0)
+    totals = sums.sum(1).reshape(2, -1, channels).sum(1) if form.rows == 1 else sums.sum((1, 3))
+    first, second = totals * (channels / flat.numel())
+    return torch.from_numpy(first).add_(pivot), torch.from_numpy(np.maximum(second - first**2, 0))
 
 
 def add_affine_(form: Layout, gradient: Tensor, flat: Tensor, slope: Tensor, offset: Tensor) -> None:
     """gradient += slope x + offset, per channel, in place; both tensors [T, M]."""
     dtype = state_dtype(flat)
-    arguments = (array(flat), array(gradient), form.tiles(slope, dtype).numpy(), form.tiles(offset, dtype).numpy())
+    arguments = (array(flat), array(gradient), form.tiles(slope, dtype), form.tiles(offset, dtype))
     threads.run(_sweeps(flat).correct, threads.count(flat.numel()), form.segment, *arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def fold_time(x: Tensor) -> Tensor:
@@ -37,7 +38,41 @@ class AvgPool2d(nn.AvgPool2d):
     """Average pooling of every time step; [T, B, C, H, W]."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return unfold_time(super().forward(fold_time(input)), len(input))
+        return unfold_time(_pool(self, fold_time(input)), len(input))
+
+
+def _pool(pool: nn.AvgPool2d, x: Tensor) -> Tensor:
+    """Windows that tile the image go the way whose gradient is written once instead of zeroed and added up."""
+    windows, strides, padding = (_pair(value) for value in (pool.kernel_size, pool.stride, pool.padding))
+    plain = windows == strides and padding == (0, 0) and pool.divisor_override is None
+    if plain and x.shape[-2] % windows[0] == 0 and x.shape[-1] % windows[1] == 0 and x.requires_grad:
+        out: Tensor = _TiledAverage.apply(x, windows)  # type: ignore[no-untyped-call]
+        return out
+    return nn.AvgPool2d.forward(pool, x)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+class _TiledAverage(torch.autograd.Function):
+    """Averages of [N, C, H, W] over windows side by side: dL/dx = dL/dy / size, the same in all of a window."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, windows: tuple[int, int]) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.windows = windows
+        ctx.like = (x.shape, x.stride())
+        return functional.avg_pool2d(x, windows)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        rows, columns = ctx.windows
+        share = gradient / (rows * columns)
+        out = gradient.new_empty_strided(*ctx.like)
+        for row in range(rows):
+            for column in range(columns):
+                out[..., row::rows, column::columns] = share
+        return out, None
 
 
 class Flatten(nn.Module):
