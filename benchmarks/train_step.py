@@ -53,6 +53,8 @@ class Options:
     allocator: tuple[Literal["tuned", "glibc"], ...] = ("tuned",)
     peers_python: Path = HERE.parent / "build" / "peers" / "bin" / "python"
     """Made by benchmarks/peers/build.py."""
+    limit_s: float = 300.0
+    """Leave out a row whose process, compilation included, takes longer than this."""
     json: Path | None = None
     """Also write the samples to this file."""
 
@@ -100,7 +102,13 @@ def measure(case: Case, options: Options, found: Found, caches: Path) -> None:
     command = [python, "-W", "ignore", str(HERE / "worker.py"), case.row, case.precision, case.allocator]
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(caches / f"{case.row}-{case.steps}")}
     print(f"{case.row} {case.precision} {case.allocator} T={case.steps}", file=sys.stderr, flush=True)
-    done = subprocess.run([*command, *map(str, numbers)], capture_output=True, text=True, env=environment)
+    try:
+        done = subprocess.run(
+            [*command, *map(str, numbers)], capture_output=True, text=True, env=environment, timeout=options.limit_s
+        )
+    except subprocess.TimeoutExpired:
+        print(f"{case.row}: not done within {options.limit_s:.0f} s", file=sys.stderr)
+        return
     if done.returncode:
         print(f"{case.row}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}", file=sys.stderr)
         return
@@ -133,16 +141,18 @@ def table(results: dict[Case, Found]) -> str:
 
 
 def main(options: Options) -> None:
-    """Run all rounds, then print."""
+    """Run all rounds; print also when interrupted."""
     results = {case: Found() for case in cases(options)}
-    with tempfile.TemporaryDirectory() as caches:
-        for _ in range(options.rounds):
-            for case, found in results.items():
-                measure(case, options, found, Path(caches))
-    print(table(results))
-    if options.json:
-        rows = [{**asdict(case), **asdict(found)} for case, found in results.items()]
-        options.json.write_text(json.dumps(rows, indent=1))
+    try:
+        with tempfile.TemporaryDirectory() as caches:
+            for _ in range(options.rounds):
+                for case, found in results.items():
+                    measure(case, options, found, Path(caches))
+    finally:  # what was measured before an interruption counts
+        print(table(results))
+        if options.json:
+            rows = [{**asdict(case), **asdict(found)} for case, found in results.items()]
+            options.json.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

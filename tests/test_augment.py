@@ -340,9 +340,21 @@ def test_cutmix_labels_are_the_share_of_pixels(seed: int, shape: tuple[int, ...]
 # ---- recipes
 
 
+def test_events_recipe_keeps_successive_frames_in_order() -> None:
+    """Frames that hold their own number: after the crop in time they still follow each other, empty ones around."""
+    clips = torch.arange(1, 9, dtype=torch.uint8).view(1, 8, 1, 1, 1).expand(64, 8, 2, 32, 32)
+    cropped = augment.recipe("events", data.spec("cifar10-dvs"))(clips, seeded(3))
+    starts = set()
+    for clip in cropped.amax((2, 3, 4)).tolist():
+        seen = [number for number in clip if number]
+        assert seen == list(range(seen[0], seen[0] + len(seen)))
+        starts.add(clip[0])
+    assert starts == {0, 1, 2}  # one empty frame before, none, or one after
+
+
 @pytest.mark.parametrize("name", augment.RECIPES)
 def test_recipes_keep_shape_and_type_and_follow_their_generator(name: str) -> None:
-    spec = data.spec("cifar10-dvs" if name in ("roll", "snn-augment-wide") else "cifar10")
+    spec = data.spec("cifar10-dvs" if name in ("roll", "events", "snn-augment-wide") else "cifar10")
     frames = images(32, 0, (3, *spec.shape) if spec.has_time else spec.shape)
     before = frames.clone()
     apply = augment.recipe(name, spec)

@@ -140,7 +140,11 @@ class TrainConfig(LossConfig):
     train_samples: int = 0
     """Train on this many samples, evenly spread over the training set; 0 for all."""
     augment: str = "none"
-    """Augmentation: none, flip, crop-flip, crop-flip-cutout, autoaugment, roll, snn-augment-wide."""
+    """Augmentation: none, flip, crop-flip, crop-flip-cutout, autoaugment, roll, events, snn-augment-wide."""
+    mixup: float = 0.0
+    """Mix pairs of samples and their labels, in shares drawn from Beta(this, this); 0 for none."""
+    cutmix: float = 0.0
+    """Put a box of one sample into another, of an area drawn from Beta(this, this); with --mixup, either by chance."""
     event_split: EventSplit = "number"
     """How the events of a recording are divided among its frames: equal numbers of events, or equal times."""
     coding: CodingName = "direct"
@@ -195,6 +199,8 @@ class TrainConfig(LossConfig):
             ("evaluate_every", 1),
             ("seed", 0),
             ("quantize_epochs", 0),
+            ("mixup", 0.0),
+            ("cutmix", 0.0),
         ):
             _check_range(self, name, low)
         if self.warmup_epochs >= self.epochs:
@@ -224,6 +230,9 @@ def _check_quantize(config: TrainConfig) -> None:
         )
     if 0 < config.float_epochs <= config.warmup_epochs:
         raise UserError(f"--warmup-epochs {config.warmup_epochs}, float epochs before --quantize {config.float_epochs}")
+    for name in ("mixup", "cutmix"):
+        if getattr(config, name):
+            raise UserError(f"--quantize takes no --{name}", hint="mixed samples are not whole numbers")
     if model.attention != "none":
         raise UserError(f"--quantize takes no --attention {model.attention}", hint="attention has no integer rule")
     if model.neuron == "relu" or model.model == "recurrent":

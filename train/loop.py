@@ -61,6 +61,7 @@ class _Session:
     config: TrainConfig
     dataset: data.Dataset
     augmentation: data.Augmentation
+    mixing: augment.Mixing | None
     model: models.Classifier
     stepper: nn.Module  # the model, or its DistributedDataParallel wrapper
     optimiser: torch.optim.Optimizer
@@ -114,7 +115,6 @@ def _prepare(config: TrainConfig, processes: Processes, resume: bool) -> _Sessio
         raise UserError(f"--batch-size {config.batch_size} is not a multiple of the {processes.world} processes")
     torch.manual_seed(config.seed)
     model = models.build(config.model, dataset.spec).to(device)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.init and not resume:
         start_from(Path(config.init), model)
     if config.quantize:  # on a copy: what cannot be trained in integers is refused before the float epochs
@@ -125,6 +125,7 @@ def _prepare(config: TrainConfig, processes: Processes, resume: bool) -> _Sessio
         config=config,
         dataset=dataset,
         augmentation=augment.recipe(config.augment, dataset.spec),
+        mixing=augment.mixing(config.mixup, config.cutmix),
         model=model,
         stepper=_stepper(model, processes, device),
         optimiser=optimise.optimiser(model, config),
@@ -226,7 +227,8 @@ def _epoch(session: _Session, epoch: int, bar: Progress | None) -> float:
     """One pass over the training split; the mean loss over all processes' batches of this one."""
     config, device = session.config, session.device
     torch.manual_seed(config.seed * 1_000_003 + epoch + 1)  # random splits and dropout: the same in every process
-    draws = torch.Generator(device).manual_seed((config.seed * 1_000_003 + epoch) * 4096 + session.processes.rank)
+    own_seed = (config.seed * 1_000_003 + epoch) * 4096 + session.processes.rank
+    draws, pairs = torch.Generator(device).manual_seed(own_seed), torch.Generator().manual_seed(own_seed)
     session.model.train()
     count = data.batch_count(_samples(session), config.batch_size, session.processes.world)
     if bar is not None and not bar.task_ids:
@@ -237,6 +239,9 @@ def _epoch(session: _Session, epoch: int, bar: Progress | None) -> float:
             group["lr"] = optimise.rate(config, epoch * count + index, count)
         frames = batch.frames.to(device, non_blocking=True)
         labels = batch.labels.to(device, non_blocking=True)
+        if session.mixing:
+            mixed = session.mixing(frames, labels, session.dataset.spec.classes, pairs)
+            frames, labels = mixed.frames, mixed.targets
         taught = session.teacher(frames) if session.teacher else None
         with session.autocast():
             logits = session.stepper(coded(config, session.dataset.spec, frames, draws))

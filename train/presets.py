@@ -38,7 +38,7 @@ _FSTA_CIFAR100 = replace(
     weight_decay=1e-4,
     warmup_epochs=0,
 )
-# ... CIFAR10-DVS in 10 frames of 64 x 64, rate 0.02, 500 epochs, batch 32 [C]; its mixup is left out
+# ... CIFAR10-DVS in 10 frames of 64 x 64, rate 0.02, 500 epochs, batch 32, mixup 0.5 [C]
 _FSTA_DVS = replace(
     _FSTA_CIFAR10,
     model=ModelConfig(model="resnet-20", time_steps=10, attention="fsta"),
@@ -48,6 +48,7 @@ _FSTA_DVS = replace(
     learning_rate=0.02,
     weight_decay=1e-4,
     augment="snn-augment-wide",
+    mixup=0.5,
 )
 
 # TS-SNN: ResNet-19 and T = 2 [I]; alpha 0.5 and 32 folds [S]; recipe of FSTA-SNN [I]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
+from torch import nn
+
 from train import surrogate
 from train.choices import ModelName
 from train.config import ModelConfig
@@ -48,9 +51,13 @@ def parts(config: ModelConfig) -> Parts:
 
 
 def build(config: ModelConfig, data: DataSpec) -> Classifier:
-    """The model that `config` describes, for samples of `data`.
+    """The model that `config` describes, for samples of `data`; its convolutions are channels last.
 
     Raises:
         UserError: the samples do not fit the model.
     """
-    return BUILDERS[config.model](parts(config), data)
+    model = BUILDERS[config.model](parts(config), data)
+    for module in model.modules():  # not `model.to`, which refuses the five axes of a position code
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model

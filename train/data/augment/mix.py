@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +18,23 @@ class Mixed:
 
     frames: Tensor
     targets: Tensor
+
+
+Mixing: TypeAlias = Callable[[Tensor, Tensor, int, Generator], Mixed]
+
+
+def mixing(mixup_alpha: float, cutmix_alpha: float) -> Mixing | None:
+    """What to do with every batch: mixup, CutMix, one of the two by a fair coin, or nothing where both are 0."""
+    if not mixup_alpha and not cutmix_alpha:
+        return None
+
+    def mix(frames: Tensor, labels: Tensor, classes: int, generator: Generator) -> Mixed:
+        heads = torch.rand((), generator=generator) < 0.5
+        if not cutmix_alpha or (mixup_alpha and heads):
+            return mixup(frames, labels, classes, mixup_alpha, generator)
+        return cutmix(frames, labels, classes, cutmix_alpha, generator)
+
+    return mix
 
 
 def mixup(frames: Tensor, labels: Tensor, classes: int, alpha: float, generator: Generator) -> Mixed:
