@@ -78,7 +78,7 @@ def mean_and_variance(form: Layout, flat: Tensor, channels: int) -> tuple[Tensor
     threads.run(_sweeps(flat).collect, parts, form.segment, array(flat), centre, sums)
     totals = sums.sum(1).reshape(2, -1, channels).sum(1) if form.rows == 1 else sums.sum((1, 3))
     first, second = totals * (channels / flat.numel())
-    return torch.from_numpy(first).add_(pivot), torch.from_numpy(np.maximum(second - first**2, 0))
+    return pivot + torch.from_numpy(first), torch.from_numpy(np.maximum(second - first**2, 0))
 
 
 def add_affine_(form: Layout, gradient: Tensor, flat: Tensor, slope: Tensor, offset: Tensor) -> None:
