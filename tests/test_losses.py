@@ -172,3 +172,17 @@ def test_extreme_logits_give_finite_losses_and_nothing_reaches_the_teacher(name:
 def test_distillation_needs_teacher_logits() -> None:
     with pytest.raises(ValueError, match="without teacher logits"):
         losses.loss(LossConfig(distill="kl"), STUDENT, LABELS)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("soft", [False, True])
+def test_bce_equals_the_loop(smoothing: float, soft: bool) -> None:
+    total = 0.0
+    for b in range(B):
+        for k, z in enumerate(mean_logits(b)):
+            p = 1 / (1 + math.exp(-z))
+            y = (1 - smoothing) * (k == int(LABELS[b])) + smoothing / K
+            total -= y * math.log(p) + (1 - y) * math.log(1 - p)
+    labels = torch.nn.functional.one_hot(LABELS, K).double() if soft else LABELS
+    found = losses.loss(LossConfig(loss="bce", label_smoothing=smoothing), STUDENT, labels)
+    assert found.item() == pytest.approx(total / (B * K), rel=1e-6)

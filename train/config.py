@@ -17,6 +17,7 @@ from train.choices import (
     LossName,
     ModelName,
     NeuronName,
+    OptimizerName,
     PrecisionName,
     ShiftPosition,
     ShiftSplit,
@@ -98,7 +99,8 @@ class LossConfig:
     """What is minimised."""
 
     loss: LossName = "ce"
-    """Cross-entropy of the mean logits (ce), of the logits at every step (tsce), tet adds TET's squared error."""
+    """Cross-entropy of the mean logits (ce), of the logits at every step (tsce), tet adds TET's squared error; bce asks
+    of every class by itself whether it is the one."""
     label_smoothing: float = 0.1
     """Probability mass that the target spreads over all classes."""
     tet_weight: float = 0.05
@@ -155,8 +157,10 @@ class TrainConfig(LossConfig):
     """Passes over the training set."""
     batch_size: int = 64
     """Samples per step."""
+    optimizer: OptimizerName = "sgd"
+    """sgd has Nesterov momentum; adamw and lamb have their usual betas, and want far lower learning rates."""
     learning_rate: float = 0.1
-    """Peak learning rate of SGD with Nesterov momentum; falls along a cosine."""
+    """Peak learning rate; falls along a cosine."""
     final_learning_rate: float = 0.0
     """Learning rate at the end of the cosine."""
     warmup_epochs: int = 0

@@ -51,6 +51,19 @@ def _label_loss(config: LossConfig, student: Tensor, labels: Tensor) -> Tensor:
             return tsce(config, student, labels)
         case "tet":
             return tet(config, student, labels)
+        case "bce":
+            return bce(config, student.mean(0), labels)
+
+
+def bce(config: LossConfig, logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over classes of -(y log s(z) + (1 - y) log(1 - s(z))), s the sigmoid, y smoothed; logits [B, K].
+
+    Source: timm's BinaryCrossEntropy, the loss of FSTA-SNN's recipe for DVS128 Gesture [C].
+    """
+    classes = logits.shape[-1]
+    exact = labels.float() if labels.ndim == 2 else functional.one_hot(labels, classes).float()
+    target = exact * (1 - config.label_smoothing) + config.label_smoothing / classes
+    return functional.binary_cross_entropy_with_logits(logits, target)
 
 
 def tsce(config: LossConfig, student: Tensor, labels: Tensor) -> Tensor:

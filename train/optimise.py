@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from train.config import TrainConfig
+from train.lamb import LAMB
 
 QUANTIZE_RATE = 0.1  # peak of the epochs in integers against that of the float ones; this project's choice
 
 
 def optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum; weight decay for convolution and linear weights only.
+    """SGD with Nesterov momentum, AdamW or LAMB; weight decay for convolution and linear weights only.
 
     Not for batch norm, biases, learned decays, alpha, nor for position codes, which are biases of five axes; nor for
     the layers of integer training, whose scale no batch norm undoes.
@@ -26,7 +27,13 @@ def optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
             (decayed if weights and name == "weight" else rest).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.SGD(groups, config.learning_rate, config.momentum, nesterov=config.momentum > 0)
+    match config.optimizer:
+        case "sgd":
+            return torch.optim.SGD(groups, config.learning_rate, config.momentum, nesterov=config.momentum > 0)
+        case "adamw":
+            return torch.optim.AdamW(groups, config.learning_rate)
+        case "lamb":
+            return LAMB(groups, config.learning_rate)
 
 
 def rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:

@@ -51,6 +51,21 @@ _FSTA_DVS = replace(
     mixup=0.5,
 )
 
+# ... DVS128 Gesture in 16 frames, LAMB from 5e-3 to 1e-5, decay 0.02, 200 epochs, batch 4, BCE [C]
+_FSTA_GESTURE = replace(
+    _FSTA_CIFAR10,
+    model=ModelConfig(model="resnet-20", time_steps=16, attention="fsta"),
+    dataset="dvs128-gesture",
+    epochs=200,
+    batch_size=4,
+    optimizer="lamb",
+    learning_rate=5e-3,
+    weight_decay=0.02,
+    warmup_epochs=0,
+    loss="bce",
+    augment="none",
+)
+
 # TS-SNN: ResNet-19 and T = 2 [I]; alpha 0.5 and 32 folds [S]; recipe of FSTA-SNN [I]
 _TS_SNN_CIFAR100 = replace(_FSTA_CIFAR100, model=ModelConfig(model="resnet-19", time_steps=2, temporal_shift=True))
 _TS_SNN_CIFAR10 = replace(_TS_SNN_CIFAR100, dataset="cifar10", weight_decay=0.0)
@@ -137,6 +152,7 @@ PRESETS: dict[str, TrainConfig] = {
     "fsta-cifar10": _FSTA_CIFAR10,
     "fsta-cifar100": _FSTA_CIFAR100,
     "fsta-dvs": _FSTA_DVS,
+    "fsta-gesture": _FSTA_GESTURE,
     "teacher-cifar10": _TEACHER_CIFAR10,
     "teacher-cifar100": _TEACHER_CIFAR100,
     **{f"quick-{name}": _quick(name) for name in _QUICK_SETS},
