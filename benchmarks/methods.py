@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--train-samples", default="5000", help="evenly spread over the training set; 0 for all")
     parser.add_argument("--epochs", default="15")
     parser.add_argument("--time-steps", default="4")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="several calls can share the seeds")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
     options = parser.parse_args()
     common = [
@@ -66,7 +66,7 @@ def main() -> None:
         *("--augment", "crop-flip" if options.dataset.startswith("cifar") else "none"),
     ]
     results: dict[str, list[float]] = {}
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         taught = options.out / f"teacher-{seed}"
         results.setdefault(TEACHER.name, []).append(_accuracy(taught, [*common, *TEACHER.options], seed))
         for row in ROWS:
