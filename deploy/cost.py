@@ -129,7 +129,7 @@ def count(network: Network, activity: Activity) -> Counts:
 
 def _graded(network: Network) -> bool:
     program = network.source.program
-    return isinstance(program, Source) and program.payload_bits > 1
+    return isinstance(program, Source) and program.spike_bits > 1
 
 
 def _dense_input_macs(network: Network) -> int:

@@ -95,11 +95,11 @@ def graded_spikes(network: Network, plan: Plan) -> list[Violation]:
     limit = plan.chip.limits.payload_bits.value
     program = network.source.program
     assert isinstance(program, Source)
-    if program.payload_bits <= limit:
+    if program.spike_bits <= limit:
         return []
     remedy = "send binary events, or choose a chip with graded spikes"
     where = f"population {network.source.id}"
-    return [Violation("graded spikes", where, program.payload_bits, limit, "payload bits", remedy)]
+    return [Violation("graded spikes", where, program.spike_bits, limit, "payload bits", remedy)]
 
 
 RULES: tuple[Rule, ...] = (one_chip, memory, axons_in, axons_out, delays, weight_precision, graded_spikes)

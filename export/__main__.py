@@ -30,6 +30,8 @@ class Options:
     """Bits of a weight, 2..8."""
     scale: Literal["channel", "layer"] = "channel"
     """One scale for each channel (through thresholds of its own), or one for a layer."""
+    input_coding: Literal["auto", "graded", "centred", "sliced", "events"] = "auto"
+    """Raw values as graded spikes as they are, less the mean, or less the mean and in two slices; auto: by a rule."""
     calibration_samples: int = 256
     """Training samples on which scales are searched."""
     nir: Path | None = None
@@ -58,7 +60,7 @@ def command(options: Options) -> None:
         samples = options.calibration_samples
         if samples < 1:
             raise UserError(f"--calibration-samples {samples}, must be at least 1")
-        export_run(options.run, options.target, grid, granularity, samples, options.dump_after)
+        export_run(options.run, options.target, grid, granularity, samples, options.input_coding, options.dump_after)
         return
     if options.dt is None or options.calibration is None or options.out is None:
         raise UserError("--nir needs --dt, --calibration and --out", hint="NIR does not record the time step")
@@ -72,6 +74,7 @@ def command(options: Options) -> None:
         options.target,
         grid,
         granularity,
+        options.input_coding,
         options.dump_after,
     )
 

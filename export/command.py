@@ -20,15 +20,22 @@ from export.trace import trace
 from train import data, runs
 from train.console import console
 from train.errors import UserError
+from train.quantise.coding import CodingName
 from train.quantise.layers import is_prepared
-from train.restore import Trained, coded, dataset_of, restore
+from train.restore import Trained, as_sent, coded, dataset_of, restore
 
 TARGETS = ("loihi2", "nir")
 GRANULARITIES: dict[str, Granularity] = {"channel": PerChannel(), "layer": PerLayer()}
 
 
 def export_run(
-    run: Path | None, target: str, grid: Signed, granularity: Granularity, samples: int, dump_after: str | None
+    run: Path | None,
+    target: str,
+    grid: Signed,
+    granularity: Granularity,
+    samples: int,
+    coding: CodingName,
+    dump_after: str | None,
 ) -> None:
     """Export the model of a run folder.
 
@@ -39,11 +46,13 @@ def export_run(
     trained = restore(folder)
     if is_prepared(trained.model):
         grid = _grid_of(trained, grid)
-    graph = trace(trained.model, trained.data, trained.config.model.time_steps, trained.data.name)
+    graph = trace(
+        trained.model, as_sent(trained.config, trained.data), trained.config.model.time_steps, trained.data.name
+    )
     split = dataset_of(trained.config).train
     frames = split.read(data.spread(len(split), samples))
     calibration = coded(trained.config, trained.data, frames).double().numpy()
-    _export(folder, graph, target, calibration, grid, granularity, dump_after)
+    _export(folder, graph, target, calibration, grid, granularity, coding, dump_after)
 
 
 def _grid_of(trained: Trained, asked: Signed) -> Signed:
@@ -62,6 +71,7 @@ def export_nir(
     target: str,
     grid: Signed,
     granularity: Granularity,
+    coding: CodingName,
     dump_after: str | None,
 ) -> None:
     """Export a network that was trained elsewhere.
@@ -75,7 +85,7 @@ def export_nir(
     if x.shape[2:] != expected:
         raise UserError(f"x has frames of shape {x.shape[2:]}, the network takes {expected}", where=str(calibration))
     runs.write_json(out / runs.CONFIG, {"schema_version": 1, "nir": file.name, "dt": dt, "reset": "zero"})
-    _export(out, graph, target, x, grid, granularity, dump_after)
+    _export(out, graph, target, x, grid, granularity, coding, dump_after)
 
 
 def _calibration(file: Path) -> Floats:
@@ -101,6 +111,7 @@ def _export(
     calibration: Floats,
     grid: Signed,
     granularity: Granularity,
+    coding: CodingName,
     dump_after: str | None,
 ) -> None:
     if target not in TARGETS:
@@ -108,7 +119,7 @@ def _export(
     stages = lower_graph(graph)
     if dump_after is not None:
         _dump(stages, dump_after)
-    compiled = compile_graph(stages, calibration, grid, granularity)
+    compiled = compile_graph(stages, calibration, grid, granularity, coding)
     write_nir(folder / runs.MODEL_NIR, compiled.nir)
     console.print(f"wrote {folder / runs.MODEL_NIR}")
     if target == "loihi2":
@@ -149,6 +160,7 @@ def _print(compiled: Compiled) -> None:
             f"{record.bits_in_use} of {limits.STATE_BITS}",
         )
     console.print(table)
+    console.print(f"input: {compiled.coding.coding.words}, {compiled.coding.reason}")
     console.print(_summary(network))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from train.errors import UserError
+from train.quantise.coding import InputCoding
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Shape: TypeAlias = tuple[int, ...]
@@ -37,11 +38,20 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Input(Node):
-    """Raw integer values in [0, levels], shape (C, H, W)."""
+    """Raw integer values in [0, levels], shape (C, H, W); its output is what `coding` makes of them, None: as they are.
+
+    Once its coding is chosen, outputs have one channel for each slice of a raw one.
+    """
 
     shape: Shape
     levels: int
     start: int = 0
+    coding: InputCoding | None = None
+
+    @property
+    def bits(self) -> int:
+        """Of a raw value."""
+        return max(1, self.levels.bit_length())
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +212,7 @@ def output_shape(node: Node, inputs: Sequence[Shape]) -> Shape:
         UserError: the shapes do not fit; the message names the node.
     """
     if isinstance(node, Input):
-        return node.shape
+        return node.coding.sent_shape(node.shape) if node.coding else node.shape
     if not inputs or (len(inputs) > 1 and not isinstance(node, Add)):
         raise UserError(f"{len(inputs)} inputs", where=node.where)
     shape = inputs[0]

@@ -42,7 +42,7 @@ class Trace:
 
 
 def interpret(graph: Graph, inputs: Floats) -> Trace:
-    """Run a graph on `inputs` [T, B, *shape], in float64.
+    """Run a graph on raw `inputs` [T, B, *shape], in float64.
 
     Every node is evaluated over all machine steps at once, [L, B, ...]; values outside windows are zero.
     """
@@ -50,7 +50,7 @@ def interpret(graph: Graph, inputs: Floats) -> Trace:
     values: dict[str, Floats] = {}
     for node in graph.nodes:
         if isinstance(node, Input):
-            values[node.id] = _place(inputs, node.start, end)
+            values[node.id] = _place(node.coding.encode(inputs) if node.coding else inputs, node.start, end)
         else:
             values[node.id] = _evaluate(node, [values[name] for name in node.inputs], graph)
     windows = {n.id: values[n.id][n.start : n.start + graph.steps] for n in graph.windowed()}

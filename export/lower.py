@@ -14,6 +14,7 @@ from export.quantise import Granularity, Signed, Weights
 from export.search import Choice, search
 from export.terms import terms
 from train.errors import UserError
+from train.quantise.coding import InputCoding
 
 
 def quantise_network(
@@ -36,8 +37,9 @@ def quantise_network(
     choices: dict[str, Choice] = {}
     for node in graph.windowed():
         if isinstance(node, Input):
-            programs[node.id] = Source(max(1, node.levels.bit_length()))
-            outputs[node.id] = calibration
+            coding = node.coding or InputCoding(node.bits)
+            programs[node.id] = Source(coding.payload_bits, coding.offset, coding.low_bits)
+            outputs[node.id] = trace.values[node.id]
         else:
             choice = search(graph, node, outputs, programs, trace, grid, granularity, gated=guard > 0)
             choices[node.id], programs[node.id] = choice, choice.program

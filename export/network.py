@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from export import limits
 from train.errors import UserError
+from train.quantise.coding import InputCoding
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")
@@ -43,10 +44,8 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Source:
-    """The input population. It sends the recorded values themselves as graded spikes, 0 <= value < 2^payload_bits."""
-
-    payload_bits: int
+class Source(InputCoding):
+    """The input population. It sends raw values 0 <= x < 2^payload_bits as graded spikes, in the coding that it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,7 +302,7 @@ def _validate_population(population: Population, network: Network) -> None:
     _check(0 <= population.start < 1 << 20, f"start {population.start}", where)
     program = population.program
     if isinstance(program, Source):
-        _in(program.payload_bits, (1, limits.PAYLOAD_BITS_LIMIT), "payload_bits", where)
+        _validate_source(program, population.shape, where)
         _check(not population.readout, "an input population cannot be the read-out", where)
         return
     _in(program.du, limits.DU_RANGE, "du", where)
@@ -320,6 +319,16 @@ def _validate_population(population: Population, network: Network) -> None:
     if network.period > network.steps and not population.readout:
         _check(program.gate is not None, "sends spikes in a network with guard steps but has no gate", where)
         _check(population.start >= 1, "a gated population cannot start at step 0: its gate arrives at step 1", where)
+
+
+def _validate_source(program: Source, shape: tuple[int, ...], where: str) -> None:
+    _in(program.payload_bits, (1, limits.PAYLOAD_BITS_LIMIT), "payload_bits", where)
+    _in(program.low_bits, (0, program.payload_bits - 1), "low_bits", where)
+    _check(shape[0] % program.slices == 0, f"{shape[0]} channels in {program.slices} slices", where)
+    channels = shape[0] // program.slices
+    _check(len(program.offset) in (0, channels), f"{len(program.offset)} offsets for {channels} channels", where)
+    for value in program.offset:
+        _in(value, (0, (1 << program.payload_bits) - 1), "offset", where)
 
 
 def _validate_connection(connection: Connection, network: Network) -> None:

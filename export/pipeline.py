@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from export.graph import Floats, Graph
+from export.input_coding import choose_coding
 from export.lower import quantise_network
 from export.network import Network
+from export.passes.code_input import code_input
 from export.passes.compose_pooling import compose_pooling
 from export.passes.fold_batch_norm import fold_batch_norm
 from export.passes.fold_input_scale import fold_input_scale
@@ -15,6 +17,7 @@ from export.passes.identity_synapses import identity_synapses
 from export.passes.retime import retime
 from export.passes.shift_to_delays import shift_to_delays
 from export.quantise import Granularity, PerChannel, Signed
+from train.quantise.coding import Choice, CodingName
 
 LOIHI_SYNAPSE_STEPS = 1  # every connection costs one step
 NIR_SYNAPSE_STEPS = 0  # an edge of a NIR graph takes no time
@@ -22,11 +25,12 @@ NIR_SYNAPSE_STEPS = 0  # an edge of a NIR graph takes no time
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """What the compiler leaves: each stage's graph by name, the graph for NIR, and the integer network."""
+    """What the compiler leaves: stage name -> graph, the graph for NIR, the integer network, its input's coding."""
 
     stages: dict[str, Graph]
     nir: Graph
     network: Network
+    coding: Choice
 
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
@@ -48,9 +52,13 @@ def lower_graph(graph: Graph) -> dict[str, Graph]:
 
 
 def compile_graph(
-    stages: dict[str, Graph], calibration: Floats, grid: Signed | None = None, granularity: Granularity | None = None
+    stages: dict[str, Graph],
+    calibration: Floats,
+    grid: Signed | None = None,
+    granularity: Granularity | None = None,
+    coding: CodingName = "auto",
 ) -> Compiled:
-    """The integer part: retime what `lower_graph` left, search scales, prove that no current overflows.
+    """The integer part: code the input, retime, search scales, prove that no current overflows.
 
     Args:
         calibration: raw inputs [T, B, *shape], float64, on which scales are searched.
@@ -59,6 +67,10 @@ def compile_graph(
         UserError: a layer that cannot be delayed or proved; it is named.
     """
     final = stages[PASSES[-1].__name__]
-    retimed = retime(final, LOIHI_SYNAPSE_STEPS)
-    network = quantise_network(final, retimed, calibration, grid or Signed(8), granularity or PerChannel())
-    return Compiled({**stages, "retime": retimed}, retime(final, NIR_SYNAPSE_STEPS), network)
+    grid = grid or Signed(8)
+    chosen = choose_coding(stages["trace"], final, grid, coding)
+    coded = code_input(final, chosen.coding)
+    retimed = retime(coded, LOIHI_SYNAPSE_STEPS)
+    network = quantise_network(coded, retimed, calibration, grid, granularity or PerChannel())
+    stages = {**stages, code_input.__name__: coded, "retime": retimed}
+    return Compiled(stages, retime(final, NIR_SYNAPSE_STEPS), network, chosen)

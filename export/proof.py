@@ -1,8 +1,8 @@
 """The overflow proof: bounds of every neuron's current from its integer weights, by interval arithmetic.
 
-a_in lies between the sum of all negative and the sum of all positive weights, each times the largest payload its
-source can send. Each synapse node is run once on a source that sends nothing but that largest value, so borders of
-convolutions are exact. |a_in| < 2^17 means that (a_in << 6) fits 24 bits and cannot wrap.
+a_in is highest where every positive weight meets the largest and every negative one the smallest payload that its
+source can send (for spikes 1 and 0), and lowest the other way round. Each synapse node is run on such sources, so
+borders of convolutions are exact. |a_in| < 2^17 means that (a_in << 6) fits 24 bits and cannot wrap.
 """
 
 from __future__ import annotations
@@ -12,9 +12,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from export import limits
-from export.graph import Synapse
+from export.graph import Floats, Synapse
 from export.interpret import synapse as weighted_sum
 from export.network import LIF, Gate, Ints, Source
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """The smallest and the largest value that a spike from each channel of a population can carry, int64 (C,).
+
+    Silence is 0, so that low <= 0 <= high.
+    """
+
+    low: Ints
+    high: Ints
+
+    @property
+    def peak(self) -> int:
+        """The largest size of any of them."""
+        return int(max(self.high.max(), -self.low.min()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +41,31 @@ class Driver:
     weight: Ints
     exponent: int
     shape: tuple[int, ...]
-    largest_payload: int
+    payload: Payload
 
 
-def largest_payload(program: Source | LIF) -> int:
-    """The largest value that one spike of a population can carry."""
-    return (1 << program.payload_bits) - 1 if isinstance(program, Source) else 1
+def payload(program: Source | LIF, channels: int) -> Payload:
+    """What the spikes of a population of so many channels can carry."""
+    return Payload(*program.reach(channels)) if isinstance(program, Source) else spikes(channels)
+
+
+def spikes(channels: int) -> Payload:
+    """Binary spikes."""
+    return Payload(np.zeros(channels, dtype=np.int64), np.ones(channels, dtype=np.int64))
+
+
+def extremes(synapse: Synapse, shape: tuple[int, ...], payload: Payload) -> tuple[Floats, Floats]:
+    """(lowest, highest) weighted sum of every target neuron over all that a source of this shape can send; no bias."""
+    column = (1, 1, -1) + (1,) * (len(shape) - 1)
+    least, most = (np.broadcast_to(v.reshape(column), (1, 1, *shape)) for v in (payload.low, payload.high))
+    down, up = (replace(synapse, weight=part, bias=None) for part in _signs(synapse.weight))
+    low = weighted_sum(up, least.astype(np.float64)) + weighted_sum(down, most.astype(np.float64))
+    high = weighted_sum(up, most.astype(np.float64)) + weighted_sum(down, least.astype(np.float64))
+    return low[0, 0], high[0, 0]
+
+
+def _signs(weight: Floats) -> tuple[Floats, Floats]:
+    return np.minimum(weight, 0), np.maximum(weight, 0)
 
 
 def current_bounds(drivers: list[Driver]) -> tuple[Ints, Ints]:
@@ -38,12 +73,9 @@ def current_bounds(drivers: list[Driver]) -> tuple[Ints, Ints]:
     low: Ints | int = 0
     high: Ints | int = 0
     for driver in drivers:
-        ones = np.full((1, 1, *driver.shape), float(driver.largest_payload))
-        for positive in (False, True):
-            part = np.maximum(driver.weight, 0) if positive else np.minimum(driver.weight, 0)
-            node = replace(driver.synapse, weight=part.astype(np.float64), bias=None)
-            bound = weighted_sum(node, ones)[0, 0].astype(np.int64) << driver.exponent
-            low, high = (low, high + bound) if positive else (low + bound, high)
+        node = replace(driver.synapse, weight=driver.weight.astype(np.float64))
+        least, most = (np.rint(v).astype(np.int64) for v in extremes(node, driver.shape, driver.payload))
+        low, high = low + (least << driver.exponent), high + (most << driver.exponent)
     assert isinstance(low, np.ndarray) and isinstance(high, np.ndarray), "a population without inputs"  # noqa: PT018
     return low, high
 

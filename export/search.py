@@ -16,17 +16,17 @@ import torch
 
 from export import limits, proof, quantise
 from export.graph import Accumulate, Floats, Graph, Neuron
+from export.headroom import HALVINGS, widest_scales
 from export.interpret import Trace
 from export.interpret import synapse as weighted_sum
 from export.network import LIF, Gate, Ints, LayerRecord, Source
 from export.quantise import Granularity, PerChannel, Signed, Weights
-from export.terms import Term, terms
+from export.terms import Term, terms, total_bias
 from train.errors import UserError
 from train.kernels import fixed_point
 
 FACTORS = tuple(np.round(np.geomspace(0.75, 1.6, 20), 4))
 LARGEST_EXPONENT = 4  # headroom for shortcuts of weight 1 beside small weights; a larger one only costs threshold bits
-HALVINGS = 6  # how far a layer whose current could wrap is scaled down before it is refused
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class _Layer:
     bias: Floats  # units of the float membrane potential, (C,) or (C, H, W)
     peaks: Floats  # (C,) largest |weight| into each channel
     inputs: tuple[Floats, ...]  # the integer network's spikes that each term weighs, delays applied [T, B, *shape]
-    payloads: tuple[int, ...]
+    payloads: tuple[proof.Payload, ...]
     target: Floats  # the float model's output in its window
     steps: int
     gated: bool
@@ -79,7 +79,7 @@ def search(
     layer = _layer(graph, node, sources, programs, trace, gated)
     if node.scale is not None:
         return _given(layer, node.scale, grid)
-    scales = _channel_scales(layer, granularity)
+    scales = _channel_scales(layer, grid, granularity)
     for halving in range(HALVINGS + 1):
         for exponent in range(LARGEST_EXPONENT, -1, -1):
             top = grid.largest * 2.0 ** (exponent - halving)
@@ -90,7 +90,11 @@ def search(
             ]
             scored = [_score(layer, candidate) for candidate in candidates if candidate is not None]
             return _best(layer, scales * top, scored, grid, granularity)
-    raise UserError(
+    raise _refused(node)
+
+
+def _refused(node: Neuron | Accumulate) -> UserError:
+    return UserError(
         f"its current can leave the 24 bits of the chip's state at every scale down to 2^-{HALVINGS} of full range",
         where=node.where,
         hint="fewer inputs per neuron, fewer input levels, or a smaller bias or time window",
@@ -124,12 +128,6 @@ def _layer(
 ) -> _Layer:
     inputs = terms(graph, node)
     shape = graph.shapes[node.id]
-    bias = np.zeros(shape[0])
-    for term in inputs:
-        if term.synapse.bias is not None:
-            extra = term.synapse.bias
-            ndim = max(bias.ndim, extra.ndim)
-            bias = quantise.rows(bias, ndim) + quantise.rows(extra, ndim)
     peaks = np.max([np.abs(t.synapse.weight).reshape(shape[0], -1).max(1) for t in inputs], axis=0)
     if not peaks.any():
         raise UserError("every weight into it is zero", where=node.where)
@@ -137,10 +135,10 @@ def _layer(
         node=node,
         terms=inputs,
         shape=shape,
-        bias=bias,
+        bias=total_bias(inputs, shape[0]),
         peaks=np.where(peaks > 0, peaks, peaks.max()),
         inputs=tuple(_delayed(sources[t.source.id], t.delay) for t in inputs),
-        payloads=tuple(proof.largest_payload(programs[t.source.id]) for t in inputs),
+        payloads=tuple(proof.payload(programs[t.source.id], len(t.delay)) for t in inputs),
         target=trace.values[node.id],
         steps=graph.steps,
         gated=gated,
@@ -160,10 +158,18 @@ def _delayed(x: Floats, delay: Ints) -> Floats:
     return out
 
 
-def _channel_scales(layer: _Layer, granularity: Granularity) -> Floats:
-    """(C,) units of a_in per unit of the float potential that map the largest weight to 1."""
+def _channel_scales(layer: _Layer, grid: Signed, granularity: Granularity) -> Floats:
+    """(C,) units of a_in per unit of the float potential that map the largest weight to 1.
+
+    Less for a channel whose bias or current has no room for that: it alone is scaled down then, not its whole layer.
+    """
     if isinstance(granularity, PerChannel) and isinstance(layer.node, Neuron):
-        return np.asarray(1 / layer.peaks)
+        shapes = [x.shape[2:] for x in layer.inputs]
+        full = grid.largest / layer.peaks
+        widest = widest_scales(layer.terms, layer.payloads, shapes, layer.bias, layer.gated, full)
+        if widest is None:
+            raise _refused(layer.node)
+        return np.asarray(np.minimum(full, widest / FACTORS[-1]) / grid.largest)
     return np.full_like(layer.peaks, 1 / layer.peaks.max())  # classes of a read-out must stay comparable
 
 
@@ -236,7 +242,7 @@ class _Scored:
 def _run(layer: _Layer, integers: _Integers) -> npt.NDArray[np.bool_] | Ints:
     current: Ints | int = 0
     for term, w, x, payload in zip(layer.terms, integers.weights, layer.inputs, layer.payloads, strict=True):
-        largest_sum = np.abs(w.values).reshape(len(w.values), -1).sum(1).max() * payload
+        largest_sum = np.abs(w.values).reshape(len(w.values), -1).sum(1).max() * payload.peak
         exact = np.float32 if largest_sum < 1 << 24 else np.float64  # every partial sum is a whole number below it
         node = replace(term.synapse, weight=w.values.astype(exact), bias=None)
         current = current + (weighted_sum(node, x.astype(exact)).astype(np.int64) << w.exponent)

@@ -1,9 +1,9 @@
 """`network.h5`: one self-describing HDF5 file for a `Network`, read as data from strangers.
 
-Layout (schema version 1):
+Layout (schema version 2):
     /                       attrs: format, schema_version, name, steps, period
     /populations/<id>       attrs: order, origin, shape, start, readout, program ("source" | "lif") and its integers
-                            datasets (lif): vth, bias_mant
+                            datasets (source): offset, (lif): vth, bias_mant
     /connections/<id>       attrs: order, origin, source, target, weight_exp, kind ("dense" | "convolution"), geometry
                             datasets: weight, delay
     /records/<population>   attrs: the fields of LayerRecord
@@ -25,7 +25,7 @@ from train import runs
 from train.errors import UserError
 
 FORMAT = "spikeproof-network"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_ELEMENTS = 1 << 29  # of one dataset; 512 M weights are beyond any Loihi 2 board that this project plans for
 MAX_PARTS = 100_000
 
@@ -75,7 +75,8 @@ def _write_population(group: h5py.Group, order: int, population: Population) -> 
     )
     program = population.program
     if isinstance(program, Source):
-        group.attrs.update(program=fixed_text("source"), payload_bits=program.payload_bits)
+        group.attrs.update(program=fixed_text("source"), payload_bits=program.payload_bits, low_bits=program.low_bits)
+        group["offset"] = np.asarray(program.offset or [0] * program.raw_shape(population.shape)[0], dtype=np.int32)
         return
     gate = program.gate or Gate(0, 0)
     group.attrs.update(
@@ -191,7 +192,8 @@ def _read_population(name: str, group: h5py.Group) -> Population:
     kind = read_text(attrs, "program")
     program: Source | LIF
     if kind == "source":
-        program = Source(payload_bits=int(attrs["payload_bits"]))
+        offset = tuple(int(value) for value in _integers(group, "offset").reshape(-1))
+        program = Source(int(attrs["payload_bits"]), offset, int(attrs["low_bits"]))
     elif kind == "lif":
         gate = Gate(int(attrs["gate_weight"]), int(attrs["gate_exponent"]))
         program = LIF(

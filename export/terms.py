@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from export.graph import Add, Delay, Graph, Input, Neuron, Synapse, Windowed
+from export.graph import Add, Delay, Floats, Graph, Input, Neuron, Synapse, Windowed
 from export.network import Ints
+from export.quantise import rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,3 +37,14 @@ def _term(graph: Graph, name: str) -> Term:
     source = graph[before.inputs[0]] if isinstance(before, Delay) else before
     assert isinstance(synapse, Synapse) and isinstance(source, Input | Neuron)  # noqa: PT018 - held by identity_synapses
     return Term(synapse, delay, source)
+
+
+def total_bias(inputs: Sequence[Term], channels: int) -> Floats:
+    """The sum of their biases, (C,) or (C, H, W), in units of the float membrane potential."""
+    bias: Floats = np.zeros(channels)
+    for term in inputs:
+        if term.synapse.bias is not None:
+            extra = term.synapse.bias
+            ndim = max(bias.ndim, extra.ndim)
+            bias = rows(bias, ndim) + rows(extra, ndim)
+    return bias

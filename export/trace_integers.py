@@ -13,13 +13,15 @@ import torch
 from torch import nn
 
 from export import graph as g
+from export.passes.code_input import slice_weight
 from train.errors import UserError
-from train.layers.fixed_point import StackShifted
+from train.layers.fixed_point import CodedInput, StackShifted
 from train.quantise import limits
+from train.quantise.coding import InputCoding
 from train.quantise.neurons import IntegerLIF, IntegerReadout, SumPool2d
 from train.quantise.synapses import IntegerConv2d, IntegerHead, IntegerScale, IntegerSynapses
 
-LAYERS = (StackShifted, SumPool2d, IntegerSynapses, IntegerLIF, IntegerReadout)
+LAYERS = (CodedInput, StackShifted, SumPool2d, IntegerSynapses, IntegerLIF, IntegerReadout)
 
 
 def expand(module: nn.Module, path: str, inputs: tuple[str, ...], before: list[g.Node]) -> list[g.Node]:
@@ -29,6 +31,12 @@ def expand(module: nn.Module, path: str, inputs: tuple[str, ...], before: list[g
         UserError: the biases of a neuron have no layer to go to.
     """
     match module:
+        case CodedInput():
+            source = before[-1]
+            if not isinstance(source, g.Input):
+                raise UserError("codes what is not the input", where=path)
+            offset, low_bits = tuple(int(value) for value in module.offset), int(module.low_bits)
+            return [*before[:-1], replace(source, coding=InputCoding(source.bits, offset, low_bits))]
         case StackShifted():
             shape = g.Graph("", tuple(before), 1).shapes[inputs[0]]
             delays = np.zeros(shape[0], dtype=np.int64)
@@ -84,14 +92,19 @@ def _window(before: list[g.Node], source: str) -> int:
 
 
 def _convolution(module: IntegerConv2d, path: str, inputs: tuple[str, ...], before: list[g.Node]) -> list[g.Node]:
-    """One convolution, or behind a shift two, of the present and of the neighbouring step, and their sum."""
+    """One convolution, or two and their sum: of this and the neighbouring step, or of two slices of the input."""
     geometry = module.geometry
     source = next(n for n in before if n.id == inputs[0])
     channels = len(source.steps) if isinstance(source, g.Delay) else None
+    sliced = isinstance(source, g.Input) and source.coding is not None and source.coding.low_bits > 0
     sides = [slice(0, channels), slice(channels, None)] if channels else [None]
+    if sliced:
+        sides = [slice(which, None, 2) for which in (0, 1)]
     parts: list[g.Node] = []
-    for columns, name in zip(sides, (path, f"{path}.shift"), strict=False):
+    for columns, name in zip(sides, (path, f"{path}.low" if sliced else f"{path}.shift"), strict=False):
         weight, exponent = _column_block(module, before, inputs[0], columns)
+        if sliced:
+            weight = slice_weight(weight, weight.shape[1], len(parts))
         reads = source.inputs if channels and not parts else inputs
         parts.append(
             g.Convolution(

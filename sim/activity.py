@@ -14,7 +14,7 @@ from sim.recording import Recording
 
 
 def measure(network: Network, recording: Recording, inputs: Ints, accuracy: Mapping[str, tuple[int, int]]) -> Activity:
-    """Activity of a recording; inputs int64 [samples, T, *shape], whose values other than zero count as events."""
+    """Activity of a recording of raw inputs int64 [samples, T, *shape]; what is sent and not zero is an event."""
     sent = {p.id: _events(p, recording, inputs) for p in network.populations if not p.readout}
     samples = len(inputs)
     populations = tuple(
@@ -42,7 +42,8 @@ def measure(network: Network, recording: Recording, inputs: Ints, accuracy: Mapp
 
 
 def _events(population: Population, recording: Recording, inputs: Ints) -> npt.NDArray[np.bool_]:
-    return np.asarray(inputs != 0) if isinstance(population.program, Source) else recording.spikes[population.id]
+    program = population.program
+    return program.encode(inputs) != 0 if isinstance(program, Source) else recording.spikes[population.id]
 
 
 def _population(population: Population, sent: npt.NDArray[np.bool_], updates: int) -> PopulationActivity:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from export import limits
 from export.network import LIF, Connection, Convolution, Ints, Network, Population, Source
-from export.proof import largest_payload
+from export.proof import payload
 from sim.recording import Recording
 from train.errors import UserError
 
@@ -31,7 +31,7 @@ BATCH = 256
 def run(
     network: Network, inputs: Ints, *, device: str = "cpu", progress: Callable[[int, int], None] | None = None
 ) -> Recording:
-    """Simulate samples; inputs int64 [samples, T, *shape] of payloads. Memory is bounded by batches of samples.
+    """Simulate samples; inputs int64 [samples, T, *shape] of raw values. Memory is bounded by batches of samples.
 
     Raises:
         UserError: the network is not in layer order (a recurrent edge).
@@ -82,7 +82,8 @@ def _prepare(network: Network, device: torch.device) -> _Prepared:
 def _exact(connection: Connection, network: Network) -> torch.dtype:
     """float32 while no partial sum can reach 2^24, else float64 (always exact: the proof keeps sums below 2^32)."""
     rows = np.abs(connection.synapses.weight).reshape(len(connection.synapses.weight), -1).sum(1)
-    peak = int(rows.max()) * largest_payload(network.population(connection.source).program)
+    source = network.population(connection.source)
+    peak = int(rows.max()) * payload(source.program, source.shape[0]).peak
     return torch.float32 if peak < FLOAT32_EXACT else torch.float64
 
 
@@ -92,7 +93,7 @@ def _forward(network: Network, prepared: _Prepared, batch: Ints) -> dict[str, np
     results: dict[str, np.ndarray] = {}
     for population in network.populations:
         if isinstance(population.program, Source):
-            sent[population.id] = torch.from_numpy(batch).to(prepared.device).transpose(0, 1)
+            sent[population.id] = torch.from_numpy(population.program.encode(batch)).to(prepared.device).transpose(0, 1)
             continue
         current = torch.zeros(
             (network.steps, len(batch), *population.shape), device=prepared.device, dtype=torch.float64

@@ -16,7 +16,7 @@ MAX_BYTES = 8 << 30  # of an array in INPUTS.npz, uncompressed
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """x int64 [samples, T, *shape] of payloads, labels int64 [samples] or None."""
+    """x int64 [samples, T, *shape] of raw values, labels int64 [samples] or None."""
 
     x: Ints
     labels: Ints | None
@@ -45,13 +45,14 @@ def read(path: Path, network: Network) -> Inputs:
 
 
 def payloads(x: np.ndarray, network: Network, where: str) -> Ints:
-    """`x` as int64 [samples, T, *shape], checked.
+    """`x` as int64 [samples, T, *shape] of raw values, checked; engines code them as the network's input says.
 
     Raises:
         UserError: wrong shape, values that are not whole numbers, or outside the input's payload bits.
     """
-    program, shape = network.source.program, network.source.shape
+    program = network.source.program
     assert isinstance(program, Source)
+    shape = program.raw_shape(network.source.shape)
     if x.ndim == len(shape) + 1 and x.shape[1:] == shape:
         x = np.repeat(x[:, None], network.steps, axis=1)
     expected = (network.steps, *shape)

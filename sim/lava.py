@@ -52,7 +52,7 @@ def run(network: Network, inputs: Ints, *, timeout: float, progress: Progress | 
 
     Args:
         network: what to run.
-        inputs: int64 [samples, T, *source.shape], 0 <= value < 2^payload_bits.
+        inputs: raw values, int64 [samples, T, *raw shape], 0 <= value < 2^payload_bits.
         timeout: seconds for all of it, start included.
         progress: called about ten times a second with (machine steps done, machine steps in all).
 
@@ -75,7 +75,7 @@ def _check_inputs(network: Network, inputs: Ints) -> None:
     where = f"inputs of network {network.name}"
     program = network.source.program
     assert isinstance(program, Source)
-    expected = (network.steps, *network.source.shape)
+    expected = (network.steps, *program.raw_shape(network.source.shape))
     if inputs.dtype != np.int64:
         raise UserError(f"dtype {inputs.dtype}, expected int64", where=where)
     if inputs.shape[1:] != expected or len(inputs) < 1:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export import limits
-from export.network import LIF, Connection, Convolution, Ints, Network, Population
+from export.network import LIF, Connection, Convolution, Ints, Network, Population, Source
 from sim.recording import Recording
 
 Value = TypeVar("Value", bound=np.generic)
@@ -38,7 +38,7 @@ class Stream:
 
 
 def run(network: Network, inputs: Ints) -> Recording:
-    """Simulate samples back to back; inputs int64 [samples, T, *shape] of payloads."""
+    """Simulate samples back to back; inputs int64 [samples, T, *shape] of raw values."""
     stream = simulate(network, inputs)
     spiking = [p for p in network.populations if isinstance(p.program, LIF)]
     return Recording(
@@ -96,7 +96,8 @@ def _initial(population: Population) -> int:
 
 
 def _play(stream: Ints, network: Network, inputs: Ints) -> None:
-    for sample, frames in enumerate(inputs):
+    assert isinstance(network.source.program, Source)
+    for sample, frames in enumerate(network.source.program.encode(inputs)):
         start = network.source.start + sample * network.period
         stream[start : start + network.steps] = frames
 

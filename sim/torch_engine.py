@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.network import LIF, Connection, Convolution, Ints, Network
+from export.network import LIF, Connection, Convolution, Ints, Network, Source
 from sim.recording import Recording
 from train import layers
 from train.errors import UserError
-from train.layers.fixed_point import FixedPointConv2d, FixedPointLIF, FixedPointLinear, StackShifted
+from train.layers.fixed_point import CodedInput, FixedPointConv2d, FixedPointLIF, FixedPointLinear, StackShifted
 from train.quantise.layers import is_prepared
 from train.quantise.neurons import IntegerReadout
 
@@ -97,6 +97,10 @@ def quantise_model(network: Network, model: nn.Module) -> nn.Module:
         if replacement is not None:
             parent, _, name = path.rpartition(".")
             setattr(quantised.get_submodule(parent), name, replacement)
+    program = network.source.program
+    assert isinstance(program, Source)
+    coded = CodedInput(torch.tensor(program.offset or (0,)), program.low_bits)
+    quantised.register_forward_pre_hook(lambda module, arguments: (coded(arguments[0]),))
     return quantised
 
 
@@ -116,7 +120,11 @@ def _synapses(network: Network, path: str) -> nn.Module:
     found = [c for c in network.connections if c.origin == path]
     if not found:
         raise UserError("the network has no connection from this layer", where=path, hint="export the model again")
-    weight = torch.cat([_effective_weight(c) for c in found], dim=1)  # the shifted half follows the main one
+    weights = [_effective_weight(c) for c in found]
+    if network.population(found[0].source) is network.source:
+        weight = torch.stack(weights).sum(0)  # each slice has columns of its own and zeros in those of the other
+    else:
+        weight = torch.cat(weights, dim=1)  # the shifted half follows the main one
     synapses = found[0].synapses
     if isinstance(synapses, Convolution):
         return FixedPointConv2d(weight, synapses.stride, synapses.padding, synapses.dilation, synapses.groups)

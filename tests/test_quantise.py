@@ -10,7 +10,7 @@ from test_passes import graphs, random_inputs
 
 from export import graph as g
 from export import limits, proof, quantise
-from export.network import LIF, Network
+from export.network import LIF, Network, Source
 from export.pipeline import compile_graph, lower_graph
 from export.quantise import PerChannel, PerLayer, Signed
 from sim import equivalence, fast, reference
@@ -97,7 +97,7 @@ def test_proved_bounds_are_reached(seed: int) -> None:
     rng = np.random.default_rng(seed)
     weight = 2 * rng.integers(-128, 128, (3, 6))
     node = g.Dense("d", "", ("x",), weight.astype(np.float64), None)
-    low, high = proof.current_bounds([proof.Driver(node, weight, 2, (6,), 7)])
+    low, high = proof.current_bounds([proof.Driver(node, weight, 2, (6,), proof.payload(Source(3), 6))])
     np.testing.assert_array_equal(high, [(w[w > 0].sum() * 7) << 2 for w in weight])
     np.testing.assert_array_equal(low, [(w[w < 0].sum() * 7) << 2 for w in weight])
 

@@ -296,7 +296,8 @@ def test_training_in_integers_starts_from_another_run(tmp_path: Path) -> None:
 def test_weights_stay_on_the_grid_and_within_their_limits(run: Path) -> None:
     for layer in restore(run).model.modules():
         if isinstance(layer, IntegerSynapses):
-            whole = (layer.values * layer._columns(layer.unit) * layer.peak).reshape(len(layer.weight), -1)
+            high = layer._columns(layer.high)
+            whole = (layer.values * layer._columns(layer.unit) * high).reshape(len(layer.weight), -1)
             assert bool((layer.values % 2 == 0).all())
             assert bool((whole.clamp(min=0).sum(1) <= layer.limit).all())
             peak = float((layer.values.abs() * layer._columns(layer.unit)).max())

@@ -90,7 +90,7 @@ def damage(path: Path, written: bytes) -> h5py.File:
 def test_other_schema_version_is_refused(tmp_path: Path, written: bytes) -> None:
     with damage(tmp_path / "n.h5", written) as file:
         file.attrs["schema_version"] = 999
-    with pytest.raises(UserError, match=r"schema version 999, this program reads 1"):
+    with pytest.raises(UserError, match=r"schema version 999, this program reads 2"):
         read_network(tmp_path / "n.h5")
 
 

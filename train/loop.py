@@ -26,9 +26,10 @@ from train.distributed import Processes
 from train.errors import UserError
 from train.layers.sync_norm import synchronise
 from train.metrics import Metrics
+from train.quantise.coding import InputCoding
 from train.quantise.layers import constrain, is_prepared
 from train.quantise.prepare import approximations, prepare
-from train.restore import coded, dataset_of, start_from
+from train.restore import as_sent, coded, dataset_of, start_from, trained_coding
 
 EVALUATION_BATCH = 256
 
@@ -118,7 +119,7 @@ def _prepare(config: TrainConfig, processes: Processes, resume: bool) -> _Sessio
     if config.init and not resume:
         start_from(Path(config.init), model)
     if config.quantize:  # on a copy: what cannot be trained in integers is refused before the float epochs
-        prepare(copy.deepcopy(model), dataset.spec, config.model.time_steps, config.quantize_bits)
+        prepare(copy.deepcopy(model), as_sent(config, dataset.spec), config.model.time_steps, config.quantize_bits)
     if processes.world > 1:
         synchronise(model)
     return _Session(
@@ -142,11 +143,11 @@ def _stepper(model: models.Classifier, processes: Processes, device: torch.devic
     return DistributedDataParallel(stepper, device_ids=[device.index] if device.type == "cuda" else None)
 
 
-def _in_integers(session: _Session) -> _Session:
-    """The session that goes on in integers, with a new optimiser."""
+def _in_integers(session: _Session, coding: InputCoding | None = None) -> _Session:
+    """The session that goes on in integers, with a new optimiser; the input's coding is chosen by rule if not given."""
     config = session.config
-    spec = session.dataset.spec
-    model = prepare(session.model, spec, config.model.time_steps, config.quantize_bits).to(session.device)
+    spec = as_sent(config, session.dataset.spec)
+    model = prepare(session.model, spec, config.model.time_steps, config.quantize_bits, coding).to(session.device)
     return replace(
         session,
         model=model,
@@ -169,7 +170,7 @@ class _Logits(nn.Module):
 def _resume(run: Path, session: _Session) -> tuple[_Session, int]:
     state = checkpoint.load(run / runs.CHECKPOINT)
     if state.integer:
-        session = _in_integers(session)
+        session = _in_integers(session, trained_coding(state, as_sent(session.config, session.dataset.spec)))
     checkpoint.restore_model(state, session.model, run / runs.CHECKPOINT)
     checkpoint.restore_optimiser(state, session.model, session.optimiser)
     return session, state.epoch

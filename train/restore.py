@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from train import checkpoint, config, data, models, runs
 from train.errors import UserError
+from train.quantise.coding import InputCoding
 from train.quantise.prepare import prepare
 
 
@@ -35,9 +37,18 @@ def restore(run: Path) -> Trained:
     path = run / runs.CHECKPOINT
     state = checkpoint.load(path)
     if state.integer:
-        model = prepare(model, spec, settings.model.time_steps, settings.quantize_bits)
+        coding = trained_coding(state, as_sent(settings, spec))
+        model = prepare(model, as_sent(settings, spec), settings.model.time_steps, settings.quantize_bits, coding)
     checkpoint.restore_model(state, model, path)
     return Trained(model.eval(), settings, spec)
+
+
+def trained_coding(state: checkpoint.Checkpoint, sent: data.DataSpec) -> InputCoding:
+    """The input coding of a model that was trained in integers; which one it is decides the shape of its weights."""
+    found = {name.rpartition(".")[2]: value for name, value in state.model.items()}
+    if "low_bits" not in found:
+        return InputCoding(sent.bits)
+    return InputCoding(sent.bits, tuple(found["offset"].tolist()), int(found["low_bits"]))
 
 
 def start_from(run: Path, model: nn.Module) -> None:
@@ -61,6 +72,11 @@ def dataset_of(settings: config.TrainConfig) -> data.Dataset:
     """
     folder = Path(settings.data_dir) if settings.data_dir else None
     return data.load(settings.dataset, folder, settings.model.time_steps, settings.event_split)
+
+
+def as_sent(settings: config.TrainConfig, spec: data.DataSpec) -> data.DataSpec:
+    """The specification of what a network gets at each step: rate coding makes images binary."""
+    return dataclasses.replace(spec, levels=1) if settings.coding == "poisson" and not spec.has_time else spec
 
 
 def coded(

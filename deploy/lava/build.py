@@ -53,7 +53,7 @@ class Graph:
 
 
 def build(network: Network, inputs: Ints, folder: Path) -> Graph:
-    """The process graph for inputs [samples, T, *source.shape]; spikes will be written to files in `folder`."""
+    """The process graph for raw inputs [samples, T, ...]; spikes will be written to files in `folder`."""
     samples = len(inputs)
     steps = network.machine_steps(samples)
     processes = {p.id: _neurons(network, p) for p in network.populations if isinstance(p.program, LIF)}
@@ -74,8 +74,10 @@ def build(network: Network, inputs: Ints, folder: Path) -> Graph:
 
 
 def input_columns(network: Network, inputs: Ints) -> npt.NDArray[np.int32]:
-    """Inputs [samples, T, *shape] at their machine steps and silence elsewhere, (size, machine_steps)."""
-    samples = len(inputs)
+    """Raw inputs [samples, T, ...] as sent, at their machine steps, and silence elsewhere: (size, machine_steps)."""
+    program = network.source.program
+    assert isinstance(program, Source)
+    samples, inputs = len(inputs), program.encode(inputs)
     rows = np.zeros((network.machine_steps(samples), network.source.size), dtype=np.int32)
     rows[layout.window_steps(network, network.source, samples)] = inputs.reshape(samples, network.steps, -1)
     return np.ascontiguousarray(rows.T)
@@ -100,7 +102,7 @@ def _neurons(network: Network, population: Population) -> LIFReset:
 def _connect(network: Network, connection: Connection, processes: Mapping[str, Any]) -> None:
     source, target = (network.population(end) for end in (connection.source, connection.target))
     sends, receives = processes[source.id].s_out, processes[target.id].a_in
-    payload = source.program.payload_bits if isinstance(source.program, Source) else 0
+    payload = source.program.spike_bits if isinstance(source.program, Source) else 0
     delay = synapses.delay_of_inputs(connection, source)
     if _as_conv(connection, source):
         conv = _conv(connection, source, payload)

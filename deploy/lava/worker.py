@@ -24,7 +24,7 @@ from export.store import read_network
 def main(arguments: list[str]) -> None:
     """Build, run, stop, and leave the recordings in FOLDER; tracebacks of Lava's children go to its `errors.txt`.
 
-    INPUTS.npy: int64 [samples, T, *source.shape].
+    INPUTS.npy: raw values, int64 [samples, T, *raw shape].
     """
     network_file, inputs_file, folder = (Path(argument) for argument in arguments)
     shims.apply()

@@ -67,7 +67,7 @@ def _population(population: Population) -> dict[str, Any]:
         "neurons": population.size,
         "start": population.start,
         "kind": kind,
-        "payload_bits": program.payload_bits if isinstance(program, Source) else 1,
+        "payload_bits": program.spike_bits if isinstance(program, Source) else 1,
         "gated": isinstance(program, LIF) and program.gate is not None,
     }
 

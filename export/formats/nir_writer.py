@@ -69,8 +69,10 @@ def _node(node: Node, graph: Graph, dt: float) -> Any:
     shape = graph.shapes[node.id]
     match node:
         case Input():
-            levels = {"levels": node.levels, "start": node.start}
-            return nir.Input({"input": np.array(shape)}, metadata=levels)
+            about: dict[str, object] = {"levels": node.levels, "start": node.start}
+            if node.coding:  # of a model trained in integers: what the file takes is what the chip is sent
+                about |= {"offset": list(node.coding.offset), "low_bits": node.coding.low_bits}
+            return nir.Input({"input": np.array(shape)}, metadata=about)
         case Convolution():
             bias = np.zeros(len(node.weight)) if node.bias is None else node.bias
             if bias.ndim > 1:

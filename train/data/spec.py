@@ -20,3 +20,8 @@ class DataSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     has_time: bool = False
+
+    @property
+    def bits(self) -> int:
+        """Of a raw value."""
+        return max(1, self.levels.bit_length())

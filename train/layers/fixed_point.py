@@ -11,6 +11,29 @@ from train.layers.stateless import fold_time, unfold_time
 from train.layers.temporal_shift import Split, shift
 
 
+class CodedInput(nn.Module):
+    """Raw values [T, B, C, ...] as sent: less `offset`, and with low_bits k > 0 as x >> k and the k bits below.
+
+    Channels are then in pairs, [T, B, 2 C, ...].
+    """
+
+    offset: Tensor
+    low_bits: Tensor
+
+    def __init__(self, offset: Tensor, low_bits: int) -> None:
+        super().__init__()
+        self.register_buffer("offset", offset)  # a checkpoint keeps both: they decide the shape of the weights behind
+        self.register_buffer("low_bits", torch.tensor(low_bits))
+        self.step = 1 << low_bits
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - self.offset.view(-1, *(1,) * (x.ndim - 3)).to(x.dtype)
+        if self.step == 1:
+            return x
+        low = torch.remainder(x, self.step)
+        return torch.stack([(x - low) / self.step, low], 3).flatten(2, 3)
+
+
 class FixedPointConv2d(nn.Module):
     """Integer convolution: spikes [T, B, C, H, W] to synaptic input a_in, float64 whole numbers of the same layout."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,18 +11,22 @@ from train.data.spec import DataSpec
 from train.errors import UserError
 from train.layers.neurons import LearnableNeuron
 from train.models.base import Classifier
+from train.quantise.coding import Choice, Floats, InputCoding, centre, choose, range_lost
 from train.quantise.grid import Signed
 from train.quantise.integers import quantise_decay
 from train.quantise.layers import constrain
 from train.quantise.neurons import IntegerLIF, IntegerReadout
+from train.quantise.reach import reach
 from train.quantise.scales import Scaled, Term, scaled
 from train.quantise.synapses import IntegerConv2d, IntegerHead, IntegerScale, IntegerSynapses, Numbers
-from train.quantise.wiring import Population, Synapse, scaled_by, wiring
+from train.quantise.wiring import Population, Spikes, Synapse, scaled_by, wiring
 from train.surrogate import Surrogate
 
 
 @torch.no_grad()
-def prepare(model: Classifier, data: DataSpec, steps: int, bits: int = 8) -> Classifier:
+def prepare(
+    model: Classifier, data: DataSpec, steps: int, bits: int = 8, coding: InputCoding | None = None
+) -> Classifier:
     """Turn `model` into the integer network that it would be on Loihi 2, in place, and return it.
 
     Its forward pass is what the chip computes; its weights stay float (latent) and train straight through. Batch norm
@@ -31,12 +36,13 @@ def prepare(model: Classifier, data: DataSpec, steps: int, bits: int = 8) -> Cla
 
     Args:
         steps: T, which bounds what the read-out adds up.
+        coding: of the input; None: by the rule of `train.quantise.coding`.
 
     Raises:
         UserError: a layer without a rule, a leak outside [0, 1]; the message names its module path.
     """
-    plan = wiring(model, data)
     grid = Signed(bits)
+    plan = wiring(model, data, coding or input_coding(model, data, grid).coding)
     modules = dict(plan.between)
     for population in plan.populations:
         modules |= _population(population, steps, grid)
@@ -46,6 +52,31 @@ def prepare(model: Classifier, data: DataSpec, steps: int, bits: int = 8) -> Cla
         setattr(model.get_submodule(parent), name, module.to(device))
     constrain(model)
     return model
+
+
+def input_coding(model: Classifier, data: DataSpec, grid: Signed) -> Choice:
+    """The input's coding by the rule, from the weights that the model has now."""
+    first = next((m for m in model.modules() if isinstance(m, layers.Normalise)), None)
+    offset = () if first is None else centre(first.mean.double().cpu().numpy().reshape(-1), data.bits)
+
+    def lost(coding: InputCoding) -> Floats:
+        found = [
+            _range_lost(population, grid)
+            for population in wiring(model, data, coding).populations
+            if any(synapse.source.coding is not None for synapse in population.synapses)
+        ]
+        return np.concatenate(found) if found else np.zeros(1)
+
+    return choose("auto", data.bits, offset, lost, grid.bits)
+
+
+def _range_lost(population: Population, grid: Signed) -> Floats:
+    terms = [_term(synapse) for synapse in population.synapses]
+    peak = torch.stack([term.weight.abs().reshape(len(term.weight), -1).amax(1) for term in terms]).amax(0)
+    need = torch.stack([reach(term.weight, term.low, term.high) for term in terms]).sum(0)
+    bias = _sum([synapse.bias for synapse in population.synapses]).abs().flatten(1).amax(1)
+    peak, need, bias = (values.cpu() for values in (peak, need, bias))
+    return range_lost(peak.numpy(), need.numpy(), bias.numpy(), grid)
 
 
 def approximations(model: nn.Module) -> list[str]:
@@ -104,9 +135,16 @@ def _term(synapse: Synapse) -> Term:
     if weight.ndim > 1:
         columns = _expanded(source.factor, weight)
         weight = weight * columns.view(-1, *(1,) * (weight.ndim - 2))
+    low, high = (_expanded(side, weight) if weight.ndim > 1 else side for side in (source.low, source.high))
+    return Term(weight, low, high, _halves(source))
+
+
+def _halves(source: Spikes) -> tuple[slice, ...]:
+    """Columns of the weights that read `source` with an exponent of their own: shifted ones, and each slice's."""
+    if source.coding is not None and source.coding.low_bits:
+        return slice(0, None, 2), slice(1, None, 2)
     channels = source.channels
-    halves = (slice(0, channels), slice(channels, 2 * channels)) if source.split else (slice(None),)
-    return Term(weight, source.peak, halves)
+    return (slice(0, channels), slice(channels, 2 * channels)) if source.split else (slice(None),)
 
 
 def _expanded(factor: Tensor, weight: Tensor) -> Tensor:
@@ -117,11 +155,16 @@ def _expanded(factor: Tensor, weight: Tensor) -> Tensor:
 def _numbers(synapse: Synapse, numbers: Scaled, index: int) -> Numbers:
     units = torch.tensor(numbers.units[index], dtype=torch.float64, device=synapse.weight.device)
     if synapse.weight.ndim > 1:
-        factor = _expanded(synapse.source.factor, synapse.weight)
-        unit = units.repeat_interleave(len(factor) // len(units))
+        factor, low, high = (
+            _expanded(values, synapse.weight)
+            for values in (synapse.source.factor, synapse.source.low, synapse.source.high)
+        )
+        unit = torch.empty_like(factor)
+        for half, exponent in zip(_halves(synapse.source), units, strict=True):
+            unit[half] = exponent
     else:
-        factor, unit = synapse.source.factor, units[0]
-    return Numbers(numbers.scale, unit, factor, numbers.limits[index], synapse.source.peak)
+        factor, unit, low, high = synapse.source.factor, units[0], synapse.source.low, synapse.source.high
+    return Numbers(numbers.scale, unit, factor, numbers.limits[index], low, high)
 
 
 def _synapses(synapse: Synapse, numbers: Numbers, grid: Signed) -> IntegerSynapses:

@@ -17,6 +17,7 @@ from train.errors import UserError
 from train.quantise import limits
 from train.quantise.grid import Signed
 from train.quantise.integers import finest_exponent
+from train.quantise.reach import reach
 from train.quantise.straight_through import weight_values
 
 # A gate as strong as the highest current comes on top of the lowest one: each may have a little less than half.
@@ -34,12 +35,13 @@ SMALLEST_PEAK = 1e-3  # channels this far below the largest of their layer do no
 class Term:
     """One layer into a population. float64.
 
-    weight: [O, I, ...] (or (C,)) as it meets what really arrives; peak: the largest value that arrives;
-    halves: columns of `weight` with an exponent of their own.
+    weight: [O, I, ...] (or (C,)) as it meets what really arrives; low, high: (I,), the smallest and the largest value
+    that arrives; halves: columns of `weight` with an exponent of their own.
     """
 
     weight: Tensor
-    peak: int
+    low: Tensor
+    high: Tensor
     halves: tuple[slice, ...]
 
 
@@ -112,9 +114,8 @@ def _by_row(weight: Tensor) -> Tensor:
 
 
 def _need(term: Term) -> Tensor:
-    """(O,) the larger of the sums of positive and of negative weights, times the largest value that arrives."""
-    rows = _by_row(term.weight)
-    return term.peak * torch.maximum(rows.clamp(min=0).sum(1), -rows.clamp(max=0).sum(1))
+    """(O,) the largest current to either side."""
+    return reach(term.weight, term.low, term.high)
 
 
 def _largest(full: Tensor, most: Tensor) -> Tensor:

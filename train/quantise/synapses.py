@@ -15,6 +15,7 @@ from torch.nn import functional
 from train.layers.stateless import fold_time, unfold_time
 from train.quantise import limits
 from train.quantise.grid import Signed
+from train.quantise.reach import reach
 from train.quantise.straight_through import bias_values, clamp_bias, rows, straight_through, weight_values
 
 SHRINK = 0.995  # a row that could overflow is scaled to this much of what it may have, and again until it fits
@@ -28,15 +29,16 @@ class Numbers:
     scale: (O,), see above. unit: (I,), 2^exponent for each input channel: after temporal shift, the shifted half has
     an exponent of its own. factor: (I,), what a latent weight is times before it meets what really arrives: 1 / std
     behind a normalisation, 1 / k^2 behind a sum over k x k, 0 where there is no synapse. limit: (O,), how far the sums
-    of positive and of negative weights, times `peak`, may go. peak: the largest value of an input: 1 for spikes.
-    For one weight a channel, `unit` and `factor` are ().
+    of weights times what arrives may go to either side. low, high: (I,), what can arrive: 0 and 1 for spikes.
+    For one weight a channel, `unit` and `factor` are (), `low` and `high` (C,).
     """
 
     scale: Tensor
     unit: Tensor
     factor: Tensor
     limit: Tensor
-    peak: int
+    low: Tensor
+    high: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,17 @@ class IntegerSynapses(nn.Module):
     unit: Tensor
     limit: Tensor
     factor: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, weight: Tensor, numbers: Numbers, grid: Signed) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight.float())
         for name in ("scale", "unit", "limit", "factor"):
             self.register_buffer(name, getattr(numbers, name).double())
-        self.peak, self.grid = numbers.peak, grid
+        for name in ("low", "high"):  # they follow from the input's coding and the layers in between
+            self.register_buffer(name, getattr(numbers, name).double(), persistent=False)
+        self.grid = grid
 
     def _columns(self, values: Tensor) -> Tensor:
         """(I,) to meet `weight` at its second axis."""
@@ -98,9 +104,7 @@ class IntegerSynapses(nn.Module):
         ends = torch.stack([limits.WEIGHT_RANGE[0] * one, self.grid.largest * one])
         self.weight.copy_(torch.clamp(self.weight.double(), ends.amin(0), ends.amax(0)))
         for _ in range(ROUNDS):
-            whole = self.values * self._columns(self.unit) * self.peak
-            sums = [part.reshape(len(whole), -1).sum(1) for part in (whole.clamp(min=0), -whole.clamp(max=0))]
-            excess = torch.maximum(*sums) / self.limit
+            excess = reach(self.values * self._columns(self.unit), self.low, self.high) / self.limit
             if not bool((excess > 1).any()):
                 return
             shrunk = torch.where(excess > 1, SHRINK / excess, 1.0)

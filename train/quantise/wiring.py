@@ -15,10 +15,11 @@ from torch import Tensor, fx, nn
 from train import layers
 from train.data.spec import DataSpec
 from train.errors import UserError
-from train.layers.fixed_point import StackShifted
+from train.layers.fixed_point import CodedInput, StackShifted
 from train.layers.neurons import LearnableNeuron
 from train.layers.temporal_shift import Split
 from train.models.blocks import BasicBlock
+from train.quantise.coding import InputCoding
 from train.quantise.fold import scaled_rows, through_normalisation, through_shift
 from train.quantise.neurons import SumPool2d
 from train.quantise.synapses import Geometry
@@ -26,15 +27,17 @@ from train.quantise.synapses import Geometry
 
 @dataclass(frozen=True, eq=False)
 class Spikes:
-    """Whole numbers up to `peak`, and what the next weights must make up for: factor (I,), shift, alpha."""
+    """Whole numbers in `low`..`high`, and what the next weights must make up for: factor, shift, alpha; (I,)."""
 
     channels: int
-    peak: int
+    low: Tensor
+    high: Tensor
     factor: Tensor
     offset: Tensor | None = None  # (I,), of the normalisation, after `factor`
     split: Split | None = None
     alpha: float = 0.0
     pooled: bool = False
+    coding: InputCoding | None = None  # of the raw values of the input
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +86,7 @@ class _Walk:
 
     model: nn.Module
     data: DataSpec
+    coding: InputCoding
     populations: list[Population] = field(default_factory=list)
     between: dict[str, nn.Module] = field(default_factory=dict)
 
@@ -97,15 +101,14 @@ class _Walk:
         if isinstance(module, (*NEURONS, layers.MeanOverTime)):
             self.populations.append(Population(path, module, value))
             channels = len(value[0].weight)
-            return Spikes(channels, 1, torch.ones(channels, dtype=torch.float64, device=value[0].weight.device))
+            ones = torch.ones(channels, dtype=torch.float64, device=value[0].weight.device)
+            return Spikes(channels, 0 * ones, ones, ones)
         raise _refused(module, path)
 
     def _of_spikes(self, module: nn.Module, path: str, spikes: Spikes) -> Value:
         match module:
             case layers.Normalise():
-                self.between[path] = nn.Identity()
-                factor = 1 / module.std.double().reshape(-1)
-                return replace(spikes, factor=factor, offset=-module.mean.double().reshape(-1) * factor)
+                return self._normalised_input(module, path, spikes)
             case layers.TemporalShift() if spikes.offset is None and not spikes.pooled:
                 self.between[path] = StackShifted(module.fixed_split)
                 return replace(spikes, split=module.fixed_split, alpha=module.alpha.item())
@@ -115,7 +118,7 @@ class _Walk:
                     raise UserError("average pooling with padding or overlap", where=path, hint=_HINT)
                 size = kernel[0] * kernel[1]
                 self.between[path] = SumPool2d(kernel, stride)
-                return replace(spikes, peak=spikes.peak * size, factor=spikes.factor / size, pooled=True)
+                return replace(spikes, high=spikes.high * size, factor=spikes.factor / size, pooled=True)
             case layers.Flatten():
                 return spikes
             case layers.Conv2d():
@@ -123,6 +126,19 @@ class _Walk:
             case layers.Linear() if spikes.offset is None and spikes.split is None:
                 return (Synapse(path, module.weight.detach().double(), _bias(module), spikes),)
         raise _refused(module, path)
+
+    def _normalised_input(self, module: layers.Normalise, path: str, spikes: Spikes) -> Spikes:
+        """Raw values as they are sent; `offset` is what normalisation still adds to them."""
+        factor = 1 / module.std.double().reshape(-1)
+        centre = torch.tensor(self.coding.offset or (0,), device=factor.device)
+        plain = self.coding == InputCoding(self.coding.payload_bits)
+        self.between[path] = nn.Identity() if plain else CodedInput(centre, self.coding.low_bits)
+        low, high = (
+            torch.as_tensor(side, dtype=torch.float64, device=factor.device)
+            for side in self.coding.reach(spikes.channels * self.coding.slices)
+        )
+        offset = (centre - module.mean.double().reshape(-1)) * factor
+        return replace(spikes, low=low, high=high, factor=factor, offset=offset, coding=self.coding)
 
     def _convolution(self, module: layers.Conv2d, path: str, spikes: Spikes) -> Synapse:
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
@@ -133,11 +149,17 @@ class _Walk:
             raise UserError(f"{module.groups} groups behind a shift or normalisation", where=path, hint=_HINT)
         if spikes.offset is not None:
             bias = through_normalisation(weight, bias, spikes.offset, self.data.shape, geometry)
+        if spikes.coding is not None and spikes.coding.low_bits:
+            weight = weight.repeat_interleave(2, 1)  # each slice has weights of its own from here on
+            units = torch.tensor([1 << spikes.coding.low_bits, 1], device=weight.device)
+            spikes = replace(spikes, factor=(spikes.factor.view(-1, 1) * units).reshape(-1))
         if spikes.split is not None:
             weight, present = through_shift(weight, spikes.split, spikes.alpha)
-            spikes = replace(spikes, factor=spikes.factor.repeat(2) * present)
-        elif module.groups != 1:
-            spikes = replace(spikes, factor=spikes.factor[: weight.shape[1]])  # one and the same for all channels
+            low, high = spikes.low.repeat(2), spikes.high.repeat(2)
+            spikes = replace(spikes, factor=spikes.factor.repeat(2) * present, low=low, high=high)
+        elif module.groups != 1:  # one and the same for all channels
+            few = slice(weight.shape[1])
+            spikes = replace(spikes, factor=spikes.factor[few], low=spikes.low[few], high=spikes.high[few])
         return Synapse(path, weight, bias, spikes, geometry)
 
     def add(self, step: fx.Node, values: list[Value]) -> Value:
@@ -159,20 +181,19 @@ class _Walk:
         return Synapse(f"{owner}.shortcut", ones, torch.zeros_like(ones), source)
 
 
-def wiring(model: nn.Module, data: DataSpec) -> Wiring:
-    """The populations of `model`.
+def wiring(model: nn.Module, data: DataSpec, coding: InputCoding) -> Wiring:
+    """The populations of `model` whose input is sent in `coding`.
 
     Raises:
         UserError: a layer or an operation that integer training has no rule for; the message names its module path.
     """
-    walk = _Walk(model, data)
+    walk = _Walk(model, data, coding)
     values: dict[fx.Node, Value] = {}
     for step in _Tracer().trace(model).nodes:
         inputs = [values[argument] for argument in step.all_input_nodes if argument in values]
         if step.op == "placeholder":
-            peak = (1 << max(1, data.levels.bit_length())) - 1
-            device = next(model.parameters()).device
-            values[step] = Spikes(data.shape[0], peak, torch.ones(data.shape[0], dtype=torch.float64, device=device))
+            ones = torch.ones(data.shape[0], dtype=torch.float64, device=next(model.parameters()).device)
+            values[step] = Spikes(data.shape[0], 0 * ones, ones * ((1 << data.bits) - 1), ones)
         elif step.op == "call_module" and len(inputs) == 1:
             value = values[step] = walk.module(str(step.target), inputs[0])
             if not isinstance(value, Spikes) and len(step.users) != 1:
