@@ -157,7 +157,8 @@ def choose(
         if tried[-1][0] <= TOLERATED:
             break
     least, coding = min(tried, key=lambda item: item[0]) if tried[-1][0] > TOLERATED else tried[-1]
-    cost = f"it costs half of the channels at most {least:.1f} of their {weight_bits} weight bits"
+    bits_spent = f"at most {least:.1f}" if least >= 0.05 else "none"
+    cost = f"it costs half of the channels {bits_spent} of their {weight_bits} weight bits"
     if name != "auto":
         return Choice(coding, f"as --input-coding {name} asks; {cost}")
     others = [f"{_short(other)} costs {bits_lost:.1f}" for bits_lost, other in tried if other != coding]
