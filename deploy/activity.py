@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from export.network import Ints, Network
+from export.network import LIF, Ints, Network
 from train.errors import UserError
 
 RASTER_NEURONS = 512  # of one population: more rows than a screen can show
@@ -25,7 +25,7 @@ class PopulationActivity:
         id: the population's id.
         spikes_per_step: int64 [T], summed over samples and neurons; step t is window step t.
         spikes_per_neuron: int64 [*shape], summed over samples and steps.
-        neuron_updates: neurons x machine steps within windows (0 for the input, which has no neurons).
+        neuron_updates: neurons x machine steps within windows (0 for input and clocks, which the host sends).
         raster: bool [T, n], the spikes of one sample for n of the neurons.
         raster_neurons: int64 [n], their flat indices; see `raster_neurons`.
     """
@@ -107,10 +107,11 @@ def check_matches(activity: Activity, network: Network) -> None:
         raise UserError(f"windows of {activity.steps} steps, the network has {network.steps}", hint=stale)
     steps = activity.samples * activity.steps
     shapes = {p.id: p.shape for p in network.populations if not p.readout}
+    neurons = {p.id for p in network.populations if isinstance(p.program, LIF)}
     for population in activity.populations:
         if shapes.get(population.id) != population.spikes_per_neuron.shape:
             raise UserError(f"population {population.id} is not in the network, or has another shape there", hint=stale)
-        updates = 0 if population.id == network.source.id else population.spikes_per_neuron.size * steps
+        updates = population.spikes_per_neuron.size * steps if population.id in neurons else 0
         if population.neuron_updates != updates:
             raise UserError(f"population {population.id}: {population.neuron_updates} neuron updates, not {updates}")
     missing = {c.id for c in network.connections} ^ {c.id for c in activity.connections}

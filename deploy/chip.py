@@ -42,7 +42,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Choice:
-    """How convolutions are stored: "shared" (one copy of the kernels a core) or "expanded" (every synapse)."""
+    """One of several ways, with its provenance."""
 
     value: str
     unit: str
@@ -66,12 +66,22 @@ class Limits:
 
 @dataclass(frozen=True)
 class Storage:
-    """How many bits synapses and delays are taken to occupy."""
+    """How many bits synapses and delays are taken to occupy.
+
+    `convolution`: "shared" (one copy of the kernels a core) or "expanded" (every synapse).
+    """
 
     convolution: Choice
     index_bits: Limit
     delay_bits: Limit
     accumulator_bits: Limit
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """What its neurons can do. `reset`: "zero" (a spike sets v to zero, nothing else) or "any" (programmed neurons)."""
+
+    reset: Choice
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,7 @@ class Chip:
     note: str
     limits: Limits
     storage: Storage
+    neurons: Neurons
     energy: Mapping[str, Quantity]
     time: Mapping[str, Quantity]
 
@@ -137,17 +148,19 @@ def _load_yaml(path: Path) -> Any:
 
 
 def _chip(data: Any, name: str) -> Chip:
-    sections = _keys(data, ("title", "note", "limits", "storage", "energy", "time"), "")
+    sections = _keys(data, ("title", "note", "limits", "storage", "neurons", "energy", "time"), "")
     storage = _keys(sections["storage"], _names(Storage), ": storage")
+    neurons = _keys(sections["neurons"], _names(Neurons), ": neurons")
     return Chip(
         name=name,
         title=_text(sections["title"], ": title"),
         note=_text(sections["note"], ": note"),
         limits=Limits(**{key: _limit(entry, f": limits.{key}") for key, entry in _limits(sections["limits"]).items()}),
         storage=Storage(
-            convolution=_choice(storage.pop("convolution"), ": storage.convolution"),
+            convolution=_choice(storage.pop("convolution"), ": storage.convolution", ("shared", "expanded")),
             **{key: _limit(entry, f": storage.{key}") for key, entry in storage.items()},
         ),
+        neurons=Neurons(_choice(neurons["reset"], ": neurons.reset", ("zero", "any"))),
         energy=_optional(sections["energy"], ENERGY, "energy", "pJ"),
         time=_optional(sections["time"], TIME, "time", "ns"),
     )
@@ -219,8 +232,8 @@ def _quantity(data: Any, where: str, expected_unit: str) -> Quantity:
     return Quantity(float(value), unit, certainty, source)
 
 
-def _choice(data: Any, where: str) -> Choice:
+def _choice(data: Any, where: str, options: tuple[str, ...]) -> Choice:
     value, unit, certainty, source = _provenance(data, where)
-    if value not in ("shared", "expanded"):
-        raise UserError("expected 'shared' or 'expanded'", where=f"{where}.value")
+    if value not in options:
+        raise UserError(f"expected {' or '.join(map(repr, options))}", where=f"{where}.value")
     return Choice(value, unit, certainty, source)

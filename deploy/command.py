@@ -40,6 +40,8 @@ def deploy(run: Path | None, chip_name: str) -> None:
     console.print(f"cores   {plan.cores:,}, a chip has {chip.limits.cores.value:,}: {chips_needed}")
     for violation in broken:
         console.print(f"[red]{violation.rule}[/]  {escape(str(violation))}")
+    for line in rules.not_stock(network):
+        console.print(escape(line))
     console.print(summary(report))
     console.print(f"report  {escape(str(folder / runs.REPORT_HTML))}")
     if broken:

@@ -15,11 +15,11 @@ import numpy as np
 
 from deploy.chip import Chip
 from deploy.synapses import Mask, fan_in, grid, reach, unique_weights
-from export.network import LIF, Connection, Convolution, Ints, Network, Population, Source
+from export.network import LIF, Connection, Convolution, Ints, Network, Population
 
 ASSUMPTIONS = (
     "A core holds neurons of one population only; a population is cut into equal blocks of channels, rows and columns.",
-    "The input population takes no core: the host sends its events.",
+    "The input population and clocks take no core: the host sends their events.",
     "An input axon is one source neuron that reaches a core, whatever the number of its synapses and delays there.",
     "An output axon is one neuron paired with one core that it reaches.",
     "Memory counts synapses (weight, neuron index, delay), the gate's synapse and the delay accumulators; not the"
@@ -79,7 +79,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Plan:
-    """A network on a chip: its populations in network order, without the input."""
+    """A network on a chip: its populations in network order, without the input and clocks."""
 
     chip: Chip
     placements: tuple[Placement, ...]
@@ -115,7 +115,7 @@ def plan(network: Network, chip: Chip) -> Plan:
     cuts: dict[str, Cut] = {}
     placements: list[Placement] = []
     for population in reversed(network.populations):  # targets first: axons out depend on how the targets are cut
-        if isinstance(population.program, Source):
+        if not isinstance(population.program, LIF):
             continue
         demand = _demand(network, population, chip, cuts)
         cuts[population.id] = _best_cut(demand, chip)

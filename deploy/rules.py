@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deploy.mapping import Plan
-from export.network import Network, Source
+from export.network import LIF, Network, Population, Source
 
 WEIGHT_PRECISION = 9  # bits of a full weight, sign included: Lava keeps its highest `weight_bits` + sign
 
@@ -102,4 +102,30 @@ def graded_spikes(network: Network, plan: Plan) -> list[Violation]:
     return [Violation("graded spikes", where, program.spike_bits, limit, "payload bits", remedy)]
 
 
-RULES: tuple[Rule, ...] = (one_chip, memory, axons_in, axons_out, delays, weight_precision, graded_spikes)
+def resets(network: Network, plan: Plan) -> list[Violation]:
+    """The chip's neuron can do what a spike does to the membrane potential."""
+    if plan.chip.neurons.reset.value == "any":
+        return []
+    remedy = "this chip resets to zero only: train with that reset, or choose a chip whose neurons are programmed"
+    return [
+        Violation("reset", f"population {p.id}", p.size, 0, "neurons whose spikes subtract the threshold", remedy)
+        for p in _subtracting(network)
+    ]
+
+
+def not_stock(network: Network) -> list[str]:
+    """What runs here, equal in all engines, but not with Lava's own processes; a line for each."""
+    names = ", ".join(p.id for p in _subtracting(network))
+    if not names:
+        return []
+    return [
+        f"A spike subtracts the threshold in {names}: not a stock neuron of Lava or Loihi. In Lava it is this project's"
+        " process LIFSubtract; on Loihi 2 it takes a neuron program of its own."
+    ]
+
+
+def _subtracting(network: Network) -> list[Population]:
+    return [p for p in network.populations if isinstance(p.program, LIF) and p.program.reset == "subtract"]
+
+
+RULES: tuple[Rule, ...] = (one_chip, memory, axons_in, axons_out, delays, weight_precision, graded_spikes, resets)

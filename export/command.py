@@ -120,13 +120,25 @@ def _export(
     if dump_after is not None:
         _dump(stages, dump_after)
     compiled = compile_graph(stages, calibration, grid, granularity, coding)
-    write_nir(folder / runs.MODEL_NIR, compiled.nir)
-    console.print(f"wrote {folder / runs.MODEL_NIR}")
+    _write_nir(folder / runs.MODEL_NIR, compiled.nir, asked=target == "nir")
     if target == "loihi2":
         write_network(folder / runs.NETWORK, compiled.network)
         _print(compiled)
         console.print(f"wrote {folder / runs.NETWORK}")
         console.print(f"next: python -m sim {folder}")
+
+
+def _write_nir(path: Path, graph: Graph, asked: bool) -> None:
+    """model.nir; where NIR cannot say it all and was not asked for, a line that says so, and no file."""
+    try:
+        write_nir(path, graph)
+    except UserError as error:
+        if asked:
+            raise
+        path.unlink(missing_ok=True)
+        console.print(f"no {path}: {error}")
+    else:
+        console.print(f"wrote {path}")
 
 
 def _dump(stages: dict[str, Graph], stage: str) -> None:

@@ -15,6 +15,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from export.programs import RESETS, Reset
+from export.quantise import rows
 from train.errors import UserError
 from train.quantise.coding import InputCoding
 
@@ -106,16 +108,41 @@ class Add(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Neuron(Node):
-    """LIF with hard reset: V <- leak V + x; spike when V > threshold; then V <- 0. V is 0 when the window starts.
+class Clock(Node):
+    """It tells the time: neuron (t, ...) of `shape` (T, ...) sends one spike, at step t of each window; no inputs.
 
+    A weight from neuron t is what some later node gets at step t only: a bias that varies within the window.
+    """
+
+    shape: Shape
+    start: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Neuron(Node):
+    """I <- current_leak I + x; V <- leak V + I; spike when V > threshold; then V <- 0, or V <- V - threshold.
+
+    I and V are 0 when the window starts; `reset` says which of the two a spike does ("zero", "subtract").
+    `leak`, `threshold` and `current_leak` are arrays (1,), (C,), or of as many axes as the output and broadcasting to
+    it; a number may be given for one value. A current leak of 0 is a neuron without synaptic current, I = x.
     `scale` (C,): units of a_in per unit of V where training chose them, None where quantisation is to choose.
     """
 
-    leak: float
-    threshold: float
+    leak: Floats
+    threshold: Floats
     start: int = 0
     scale: Floats | None = None
+    current_leak: Floats = field(default_factory=lambda: np.zeros(1))
+    reset: Reset = "zero"
+
+    def __post_init__(self) -> None:
+        for name in ("leak", "threshold", "current_leak"):
+            object.__setattr__(self, name, np.atleast_1d(np.asarray(getattr(self, name), dtype=np.float64)))
+
+    @property
+    def has_current(self) -> bool:
+        """Whether its synaptic current has a memory."""
+        return bool(self.current_leak.any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +173,8 @@ class TemporalShift(Node):
 
 
 Synapse: TypeAlias = Convolution | Dense
-Windowed: TypeAlias = Input | Neuron | Accumulate
+Spiking: TypeAlias = Input | Clock | Neuron  # what sends events into synapses
+Windowed: TypeAlias = Input | Clock | Neuron | Accumulate
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +182,8 @@ class Graph:
     """Nodes in an order in which inputs come first. The last node is the answer.
 
     Raises:
-        UserError: an id twice, an input that is not there or comes later, a shape that does not fit.
+        UserError: an id twice, an input that is not there or comes later, a shape that does not fit, a leak outside
+            0..1, a clock of another window.
     """
 
     name: str
@@ -172,6 +201,8 @@ class Graph:
             if missing:
                 raise UserError(f"input {missing[0]!r} does not exist, or comes later", where=node.where)
             shapes[node.id] = output_shape(node, [shapes[name] for name in node.inputs])
+            if isinstance(node, Clock) and node.shape[0] != self.steps:
+                raise UserError(f"tells {node.shape[0]} steps, the window has {self.steps}", where=node.where)
         object.__setattr__(self, "shapes", shapes)
 
     def __getitem__(self, node_id: str) -> Node:
@@ -190,9 +221,9 @@ class Graph:
         return consumers[0] if len(consumers) == 1 else None
 
     def windowed(self) -> Iterator[Windowed]:
-        """The nodes that have a window of their own: input, neurons, read-out."""
+        """The nodes that have a window of their own: input, clocks, neurons, read-out."""
         for node in self.nodes:
-            if isinstance(node, Input | Neuron | Accumulate):
+            if isinstance(node, Windowed):
                 yield node
 
     def with_nodes(self, nodes: Sequence[Node]) -> Graph:
@@ -213,6 +244,8 @@ def output_shape(node: Node, inputs: Sequence[Shape]) -> Shape:
     """
     if isinstance(node, Input):
         return node.coding.sent_shape(node.shape) if node.coding else node.shape
+    if isinstance(node, Clock):
+        return node.shape
     if not inputs or (len(inputs) > 1 and not isinstance(node, Add)):
         raise UserError(f"{len(inputs)} inputs", where=node.where)
     shape = inputs[0]
@@ -249,4 +282,20 @@ def output_shape(node: Node, inputs: Sequence[Shape]) -> Shape:
         case TemporalShift():
             if not 0 <= node.future <= node.past <= shape[0]:
                 raise UserError(f"split {node.future}, {node.past} of {shape[0]} channels", where=node.where)
+        case Neuron():
+            _check_neuron(node, shape)
     return shape
+
+
+def _check_neuron(node: Neuron, shape: Shape) -> None:
+    """Shapes and ranges of a neuron's parameters; no chip decays with a leak outside 0..1."""
+    if node.reset not in RESETS:
+        raise UserError(f"reset {node.reset!r}, known are {', '.join(RESETS)}", where=node.where)
+    for name, most in (("leak", 1.0), ("current_leak", 1.0), ("threshold", np.inf)):
+        values = rows(getattr(node, name), len(shape))
+        if values.ndim != len(shape) or any(v not in (1, s) for v, s in zip(values.shape, shape, strict=True)):
+            raise UserError(f"{name} of shape {values.shape} for an output of {shape}", where=node.where)
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > most:
+            limits = f"0..{most:g}" if np.isfinite(most) else "finite and at least 0"
+            worst = values.flat[int(np.abs(np.nan_to_num(values - 0.5, nan=np.inf)).argmax())]
+            raise UserError(f"a {name.replace('_', ' ')} of {worst:g}, allowed {limits}", where=node.where)

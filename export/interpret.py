@@ -13,6 +13,7 @@ from export.graph import (
     Add,
     Affine,
     AveragePool,
+    Clock,
     Convolution,
     Delay,
     Dense,
@@ -22,13 +23,16 @@ from export.graph import (
     Input,
     Neuron,
     Node,
+    Shape,
     TemporalShift,
 )
+from export.programs import Reset
+from export.quantise import rows
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Output of every node with a window (input, neurons, read-out), in its window: float64 [T, B, *shape]."""
+    """Output of every node with a window (input, clocks, neurons, read-out), in its window: float64 [T, B, *shape]."""
 
     values: dict[str, Floats]
     steps: int
@@ -51,6 +55,8 @@ def interpret(graph: Graph, inputs: Floats) -> Trace:
     for node in graph.nodes:
         if isinstance(node, Input):
             values[node.id] = _place(node.coding.encode(inputs) if node.coding else inputs, node.start, end)
+        elif isinstance(node, Clock):
+            values[node.id] = _place(ticks(node.shape, inputs.shape[1]), node.start, end)
         else:
             values[node.id] = _evaluate(node, [values[name] for name in node.inputs], graph)
     windows = {n.id: values[n.id][n.start : n.start + graph.steps] for n in graph.windowed()}
@@ -61,6 +67,13 @@ def _place(window: Floats, start: int, end: int) -> Floats:
     stream = np.zeros((end, *window.shape[1:]))
     stream[start : start + len(window)] = window
     return stream
+
+
+def ticks(shape: Shape, samples: int) -> Floats:
+    """What a clock of `shape` (T, ...) sends in each of its windows: [T, B, T, ...], 1 where the two steps agree."""
+    steps = shape[0]
+    one = np.eye(steps).reshape(steps, 1, steps, *(1,) * (len(shape) - 1))
+    return np.broadcast_to(one, (steps, samples, *shape)).copy()
 
 
 def _moved(x: Floats, steps: int) -> Floats:
@@ -100,9 +113,15 @@ def _evaluate(node: Node, inputs: list[Floats], graph: Graph) -> Floats:
             z[:, :, node.future : node.past] = _moved(x[:, :, node.future : node.past], 1)
             return x + node.alpha * z
         case Neuron():
-            return _integrate(x, node.start, graph.steps, node.leak, node.threshold)
+            leak, current_leak, threshold = (
+                rows(values, x.ndim - 2) for values in (node.leak, node.current_leak, node.threshold)
+            )
+            return _fire(x, node.start, graph.steps, leak, current_leak, threshold, node.reset)
         case Accumulate():
-            return _integrate(x, node.start, graph.steps, 1.0, None)
+            out = np.zeros_like(x)
+            window = slice(node.start, node.start + graph.steps)
+            out[window] = x[window].cumsum(0)
+            return out
     raise TypeError(f"no rule for {node.where}")
 
 
@@ -121,15 +140,16 @@ def synapse(node: Convolution | Dense, x: Floats) -> Floats:
     return result.reshape(*x.shape[:2], *result.shape[1:])
 
 
-def _integrate(current: Floats, start: int, steps: int, leak: float, threshold: float | None) -> Floats:
-    """Spikes in the window (or the membrane potential where there is no threshold), silence outside."""
-    out = np.zeros_like(current)
-    membrane = np.zeros_like(current[0])
+def _fire(
+    x: Floats, start: int, steps: int, leak: Floats, current_leak: Floats, threshold: Floats, reset: Reset
+) -> Floats:
+    """Spikes in the window, silence outside; [L, B, *shape], parameters broadcast to shape (see `Neuron`)."""
+    out = np.zeros_like(x)
+    current = np.zeros_like(x[0])
+    membrane = np.zeros_like(x[0])
     for t in range(start, start + steps):
-        membrane = leak * membrane + current[t]
-        if threshold is None:
-            out[t] = membrane
-        else:
-            out[t] = membrane > threshold
-            membrane = np.where(out[t] > 0, 0.0, membrane)
+        current = current_leak * current + x[t]
+        membrane = leak * membrane + current
+        out[t] = membrane > threshold
+        membrane = np.where(out[t] > 0, 0.0, membrane) if reset == "zero" else membrane - out[t] * threshold
     return out

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.graph import Convolution, Dense, Floats, Graph, Input, Synapse
+from export.graph import Clock, Convolution, Dense, Floats, Graph, Input, Synapse
 from export.interpret import interpret
-from export.network import LIF, Connection, Network, Population, Source
+from export.network import Clock as ClockProgram
+from export.network import Connection, Network, Population, Program, Source
 from export.network import Convolution as IntegerConvolution
 from export.network import Dense as IntegerDense
 from export.passes.retime import guard_steps
@@ -32,13 +33,16 @@ def quantise_network(
     """
     guard = guard_steps(graph)
     trace = interpret(graph, calibration)
-    programs: dict[str, Source | LIF] = {}
+    programs: dict[str, Program] = {}
     outputs: dict[str, Floats] = {}
     choices: dict[str, Choice] = {}
     for node in graph.windowed():
         if isinstance(node, Input):
             coding = node.coding or InputCoding(node.bits)
             programs[node.id] = Source(coding.payload_bits, coding.offset, coding.low_bits)
+            outputs[node.id] = trace.values[node.id]
+        elif isinstance(node, Clock):
+            programs[node.id] = ClockProgram()
             outputs[node.id] = trace.values[node.id]
         else:
             choice = search(graph, node, outputs, programs, trace, grid, granularity, gated=guard > 0)
@@ -47,7 +51,7 @@ def quantise_network(
     return _network(retimed, guard, programs, choices)
 
 
-def _network(retimed: Graph, guard: int, programs: dict[str, Source | LIF], choices: dict[str, Choice]) -> Network:
+def _network(retimed: Graph, guard: int, programs: dict[str, Program], choices: dict[str, Choice]) -> Network:
     populations, connections = [], []
     last = retimed.nodes[-1].id
     for node in retimed.windowed():

@@ -9,6 +9,8 @@ from export.graph import Floats, Graph
 from export.input_coding import choose_coding
 from export.lower import quantise_network
 from export.network import Network
+from export.passes.affine_into_sums import affine_into_sums
+from export.passes.bias_to_clock import bias_to_clock
 from export.passes.code_input import code_input
 from export.passes.compose_pooling import compose_pooling
 from export.passes.fold_batch_norm import fold_batch_norm
@@ -34,11 +36,13 @@ class Compiled:
 
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    affine_into_sums,
     fold_batch_norm,
     fold_input_scale,
     shift_to_delays,
     compose_pooling,
     identity_synapses,
+    bias_to_clock,
 )
 
 

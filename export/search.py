@@ -19,7 +19,7 @@ from export.graph import Accumulate, Floats, Graph, Neuron
 from export.headroom import HALVINGS, widest_scales
 from export.interpret import Trace
 from export.interpret import synapse as weighted_sum
-from export.network import LIF, Gate, Ints, LayerRecord, Source
+from export.network import LIF, Ints, LayerRecord, Program, Reset
 from export.quantise import Granularity, PerChannel, Signed, Weights
 from export.terms import Term, terms, total_bias
 from train.errors import UserError
@@ -59,7 +59,7 @@ def search(
     graph: Graph,
     node: Neuron | Accumulate,
     sources: dict[str, Floats],
-    programs: dict[str, Source | LIF],
+    programs: dict[str, Program],
     trace: Trace,
     grid: Signed,
     granularity: Granularity,
@@ -122,7 +122,7 @@ def _layer(
     graph: Graph,
     node: Neuron | Accumulate,
     sources: dict[str, Floats],
-    programs: dict[str, Source | LIF],
+    programs: dict[str, Program],
     trace: Trace,
     gated: bool,
 ) -> _Layer:
@@ -138,7 +138,9 @@ def _layer(
         bias=total_bias(inputs, shape[0]),
         peaks=np.where(peaks > 0, peaks, peaks.max()),
         inputs=tuple(_delayed(sources[t.source.id], t.delay) for t in inputs),
-        payloads=tuple(proof.payload(programs[t.source.id], len(t.delay)) for t in inputs),
+        payloads=tuple(
+            proof.payload(programs[t.source.id], len(t.delay), aligned=len(np.unique(t.delay)) == 1) for t in inputs
+        ),
         target=trace.values[node.id],
         steps=graph.steps,
         gated=gated,
@@ -196,39 +198,41 @@ def _integers(layer: _Layer, scale: Floats, unclipped: Floats, grid: Signed, pro
             return None
         weights.append(quantise.quantise_weights(term.synapse.weight, scale, exponent, grid))
     encoded = quantise.quantise_bias(layer.bias * quantise.rows(scale, layer.bias.ndim) * (1 << limits.STATE_SHIFT))
-    readout = isinstance(layer.node, Accumulate)
-    vth = np.full(len(scale), limits.VTH_LIMIT - 1)
-    if isinstance(layer.node, Neuron):
-        vth = np.rint(scale * layer.node.threshold).astype(np.int64)
-    if encoded is None or vth.max() >= limits.VTH_LIMIT:
+    program = _program(layer, scale, encoded)
+    if program is None:
         return None
-    mantissa, bias_exp = quantise.rows(encoded[0], len(layer.shape)), encoded[1]
-    program = LIF(
-        du=limits.DU_RANGE[1],
-        dv=quantise.quantise_decay(layer.node.leak if isinstance(layer.node, Neuron) else 1.0),
-        vth=quantise.rows(vth, len(layer.shape)),
-        bias_mant=mantissa,
-        bias_exp=bias_exp,
-    )
     if not prove:
         return _Integers(scale, tuple(weights), program, (0, 0))
     drivers = [
         proof.Driver(t.synapse, w.values, w.exponent, x.shape[2:], payload)
         for t, w, x, payload in zip(layer.terms, weights, layer.inputs, layer.payloads, strict=True)
     ]
-    low, high = proof.current_bounds(drivers)
-    bias = np.asarray(mantissa << bias_exp)
-    gate: Gate | None = None
-    if layer.gated and not readout:
-        gate = proof.gate_for(high, np.broadcast_to(bias, layer.shape))
-        if gate is None:
-            return None
-    bound = (int(low.min()) - (gate.current if gate else 0), int(high.max()))
-    if not proof.cannot_wrap(*bound):
+    readout = isinstance(layer.node, Accumulate)
+    proved = proof.prove(program, *proof.current_bounds(drivers), layer.steps, gated=layer.gated, readout=readout)
+    return None if proved is None else _Integers(scale, tuple(weights), *proved)
+
+
+def _program(layer: _Layer, scale: Floats, bias: tuple[Ints, int] | None) -> LIF | None:
+    """The neuron's integers at `scale`, without a gate; None if a threshold or the bias does not fit."""
+    if bias is None:
         return None
-    if readout and not proof.cannot_fire(low, high, bias, limits.VTH_LIMIT - 1, layer.steps):
+    node, ndim = layer.node, len(layer.shape)
+    leak, current_leak = np.ones(1), np.zeros(1)
+    reset: Reset = "zero"
+    vth = np.full((len(scale),) + (1,) * (ndim - 1), limits.VTH_LIMIT - 1)
+    if isinstance(node, Neuron):
+        leak, current_leak, reset = node.leak, node.current_leak, node.reset
+        vth = np.rint(quantise.rows(scale, ndim) * quantise.rows(node.threshold, ndim)).astype(np.int64)
+    if vth.max() >= limits.VTH_LIMIT:
         return None
-    return _Integers(scale, tuple(weights), replace(program, gate=gate), bound)
+    return LIF(
+        du=quantise.rows(quantise.quantise_current_decay(current_leak), ndim),
+        dv=quantise.rows(quantise.quantise_decay(leak), ndim),
+        vth=vth,
+        bias_mant=quantise.rows(bias[0], ndim),
+        bias_exp=bias[1],
+        reset=reset,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +252,12 @@ def _run(layer: _Layer, integers: _Integers) -> npt.NDArray[np.bool_] | Ints:
         current = current + (weighted_sum(node, x.astype(exact)).astype(np.int64) << w.exponent)
     program = integers.program
     spikes, membrane = fixed_point.loihi_lif(
-        torch.as_tensor(current), torch.as_tensor(program.vth), torch.as_tensor(program.bias), program.dv, program.du
+        torch.as_tensor(current),
+        torch.as_tensor(program.vth),
+        torch.as_tensor(program.bias),
+        torch.as_tensor(program.dv),
+        torch.as_tensor(program.du),
+        subtract=program.reset == "subtract",
     )
     result: npt.NDArray[np.bool_] | Ints = (membrane if isinstance(layer.node, Accumulate) else spikes).numpy()
     return result

@@ -1,9 +1,10 @@
 """`network.h5`: one self-describing HDF5 file for a `Network`, read as data from strangers.
 
-Layout (schema version 2):
+Layout (schema version 3):
     /                       attrs: format, schema_version, name, steps, period
-    /populations/<id>       attrs: order, origin, shape, start, readout, program ("source" | "lif") and its integers
-                            datasets (source): offset, (lif): vth, bias_mant
+    /populations/<id>       attrs: order, origin, shape, start, readout, program ("source" | "clock" | "lif"), the
+                            program's numbers, reset ("zero" | "subtract")
+                            datasets (source): offset, (lif): du, dv, vth, bias_mant
     /connections/<id>       attrs: order, origin, source, target, weight_exp, kind ("dense" | "convolution"), geometry
                             datasets: weight, delay
     /records/<population>   attrs: the fields of LayerRecord
@@ -20,12 +21,26 @@ from typing import Any
 import h5py
 import numpy as np
 
-from export.network import LIF, Connection, Convolution, Dense, Gate, Ints, LayerRecord, Network, Population, Source
+from export.network import (
+    LIF,
+    Clock,
+    Connection,
+    Convolution,
+    Dense,
+    Gate,
+    Ints,
+    LayerRecord,
+    Network,
+    Population,
+    Program,
+    Source,
+)
+from export.programs import RESETS, Reset
 from train import runs
 from train.errors import UserError
 
 FORMAT = "spikeproof-network"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_ELEMENTS = 1 << 29  # of one dataset; 512 M weights are beyond any Loihi 2 board that this project plans for
 MAX_PARTS = 100_000
 
@@ -78,15 +93,19 @@ def _write_population(group: h5py.Group, order: int, population: Population) -> 
         group.attrs.update(program=fixed_text("source"), payload_bits=program.payload_bits, low_bits=program.low_bits)
         group["offset"] = np.asarray(program.offset or [0] * program.raw_shape(population.shape)[0], dtype=np.int32)
         return
+    if isinstance(program, Clock):
+        group.attrs["program"] = fixed_text("clock")
+        return
     gate = program.gate or Gate(0, 0)
     group.attrs.update(
         program=fixed_text("lif"),
-        du=program.du,
-        dv=program.dv,
+        reset=fixed_text(program.reset),
         bias_exp=program.bias_exp,
         gate_weight=gate.weight,
         gate_exponent=gate.exponent,
     )
+    group["du"] = program.du.astype(np.int16)
+    group["dv"] = program.dv.astype(np.int16)
     group["vth"] = program.vth.astype(np.int32)
     group["bias_mant"] = program.bias_mant.astype(np.int16)
 
@@ -127,7 +146,8 @@ def read_network(path: Path) -> Network:
         with h5py.File(path, "r") as file:
             return _read(file)
     except UserError as error:
-        raise UserError(error.what, where=": ".join(part for part in (str(path), error.where) if part)) from error
+        where = ": ".join(part for part in (str(path), error.where) if part)
+        raise UserError(error.what, where=where, hint=error.hint) from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"damaged, or not a network file: {reason}", where=str(path)) from error
@@ -141,7 +161,7 @@ def _read(file: h5py.File) -> Network:
     if version != SCHEMA_VERSION:
         raise UserError(
             f"schema version {version}, this program reads {SCHEMA_VERSION}",
-            hint="export the model again",
+            hint="export the model again: python -m export",
         )
     return Network(
         name=read_text(file.attrs, "name"),
@@ -190,22 +210,25 @@ def _pair(group: h5py.Group, key: str) -> tuple[int, int]:
 def _read_population(name: str, group: h5py.Group) -> Population:
     attrs = group.attrs
     kind = read_text(attrs, "program")
-    program: Source | LIF
+    program: Program
     if kind == "source":
         offset = tuple(int(value) for value in _integers(group, "offset").reshape(-1))
         program = Source(int(attrs["payload_bits"]), offset, int(attrs["low_bits"]))
+    elif kind == "clock":
+        program = Clock()
     elif kind == "lif":
         gate = Gate(int(attrs["gate_weight"]), int(attrs["gate_exponent"]))
         program = LIF(
-            du=int(attrs["du"]),
-            dv=int(attrs["dv"]),
+            du=_integers(group, "du"),
+            dv=_integers(group, "dv"),
             vth=_integers(group, "vth"),
             bias_mant=_integers(group, "bias_mant"),
             bias_exp=int(attrs["bias_exp"]),
             gate=gate if gate.weight else None,
+            reset=_reset(name, read_text(attrs, "reset")),
         )
     else:
-        raise UserError(f"population {name}: program {kind!r}, known are 'source' and 'lif'")
+        raise UserError(f"population {name}: program {kind!r}, known are 'source', 'clock' and 'lif'")
     return Population(
         id=name,
         origin=read_text(attrs, "origin"),
@@ -214,6 +237,13 @@ def _read_population(name: str, group: h5py.Group) -> Population:
         program=program,
         readout=bool(attrs["readout"]),
     )
+
+
+def _reset(population: str, text: str) -> Reset:
+    for known in RESETS:
+        if text == known:
+            return known
+    raise UserError(f"population {population}: reset {text[:80]!r}, known are {', '.join(RESETS)}")
 
 
 def _read_connection(name: str, group: h5py.Group) -> Connection:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.graph import Add, Delay, Floats, Graph, Input, Neuron, Synapse, Windowed
+from export.graph import Add, Clock, Delay, Floats, Graph, Input, Spiking, Synapse, Windowed
 from export.network import Ints
 from export.quantise import rows
 
@@ -18,12 +18,12 @@ class Term:
 
     synapse: Synapse
     delay: Ints
-    source: Input | Neuron
+    source: Spiking
 
 
 def terms(graph: Graph, node: Windowed) -> tuple[Term, ...]:
     """The terms whose sum is the current of `node`; the graph has been through `identity_synapses`."""
-    if isinstance(node, Input):
+    if isinstance(node, Input | Clock):
         return ()
     current = graph[node.inputs[0]]
     names = current.inputs if isinstance(current, Add) else node.inputs
@@ -35,7 +35,7 @@ def _term(graph: Graph, name: str) -> Term:
     before = graph[synapse.inputs[0]]
     delay = before.steps if isinstance(before, Delay) else np.zeros(graph.shapes[before.id][0], dtype=np.int64)
     source = graph[before.inputs[0]] if isinstance(before, Delay) else before
-    assert isinstance(synapse, Synapse) and isinstance(source, Input | Neuron)  # noqa: PT018 - held by identity_synapses
+    assert isinstance(synapse, Synapse) and isinstance(source, Spiking)  # noqa: PT018 - held by identity_synapses
     return Term(synapse, delay, source)
 
 

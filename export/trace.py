@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from export import trace_integers
 from train import layers
 from train.data.spec import DataSpec
 from train.errors import UserError
+from train.layers.neurons import LearnableNeuron
+
+NEURONS = (layers.LIF, LearnableNeuron)
 
 
 class _Tracer(fx.Tracer):
@@ -46,6 +50,10 @@ def trace(model: nn.Module, data: DataSpec, steps: int, name: str) -> g.Graph:
                 continue
             if isinstance(module, trace_integers.LAYERS):
                 nodes = trace_integers.expand(module, path, inputs, nodes)
+            elif isinstance(module, NEURONS):
+                nodes += _neuron(module, path, inputs, g.Graph(name, tuple(nodes), steps))
+            elif isinstance(module, layers.PositionCode):
+                nodes += _position_code(module, path, inputs, g.Graph(name, tuple(nodes), steps))
             else:
                 nodes.append(_module(module, path, inputs))
         elif step.op == "call_function" and step.target in (operator.add, torch.add):
@@ -121,25 +129,38 @@ def _pool(module: layers.AvgPool2d, path: str, inputs: tuple[str, ...]) -> g.Nod
     return g.AveragePool(path, path, inputs, _pair(module.kernel_size), _pair(module.stride))
 
 
-def _neuron(module: Any, path: str, inputs: tuple[str, ...]) -> g.Node:
-    """V <- leak V + gain x is V' <- leak V' + x with V' = V / gain and the threshold divided by gain > 0.
+def _neuron(module: Any, path: str, inputs: tuple[str, ...], before: g.Graph) -> list[g.Node]:
+    """V <- leak V + gain x: the gain scales the current, the passes bring it into the weights.
 
-    A neuron with hard reset to zero is scale invariant: a gain (DA-LIF's alpha) costs nothing, also on a residual sum.
+    Leak and gain are one number for the layer or one a channel; a gain may have either sign.
     """
-    leak, gain = _scalar(module.leak, "leak", path), _scalar(getattr(module, "gain", 1.0), "gain", path)
-    if not 0 <= leak <= 1:
-        raise UserError(f"leak {leak:.4f}, a chip's decay allows 0..1", where=path)
-    if gain <= 0:
-        raise UserError(f"gain {gain:.4f} cannot be folded into the threshold, it must be positive", where=path)
-    return g.Neuron(path, path, inputs, leak, module.threshold / gain)
+    leak, gain = _constant(module.leak), _constant(getattr(module, "gain", 1.0))
+    outside = np.flatnonzero((leak < 0) | (leak > 1) | ~np.isfinite(leak))
+    if outside.size:
+        channel = f" of channel {outside[0]}" if leak.size > 1 else ""
+        raise UserError(f"leak {leak[outside[0]]:.4f}{channel}, a chip's decay allows 0..1", where=path)
+    neuron = g.Neuron(path, path, inputs, leak, np.array([module.threshold]))
+    if np.all(gain == 1):
+        return [neuron]
+    scale = np.broadcast_to(gain, before.shapes[inputs[0]][:1]).copy()
+    scaled = g.Affine(f"{path}.gain", path, inputs, scale, np.zeros_like(scale))
+    return [scaled, replace(neuron, inputs=(scaled.id,))]
 
 
-def _scalar(value: float | torch.Tensor, what: str, path: str) -> float:
-    if not isinstance(value, torch.Tensor):
-        return value
-    if value.numel() != 1:
-        raise UserError(f"one {what} for each channel has no rule yet", where=path, hint="train without --per-channel")
-    return float(value.detach())
+def _constant(value: float | torch.Tensor) -> g.Floats:
+    """(1,) or (C,)."""
+    return np.atleast_1d(_array(value) if isinstance(value, torch.Tensor) else np.float64(value))
+
+
+def _position_code(module: layers.PositionCode, path: str, inputs: tuple[str, ...], before: g.Graph) -> list[g.Node]:
+    """x + P with P (T, C): a clock tells the step, and P is the weight from that step to each neuron of a channel."""
+    code = _array(module.code)[:, 0, :, 0, 0]
+    if not code.any():
+        return [g.Add(path, path, inputs)]
+    shape = before.shapes[inputs[0]]
+    clock = g.Clock(f"{path}.clock", path, (), (len(code), *shape[1:]))
+    weights = g.Convolution(f"{path}.code", path, (clock.id,), code.T[:, :, None, None].copy(), None)
+    return [clock, weights, g.Add(path, path, (*inputs, weights.id))]
 
 
 def _shift(module: layers.TemporalShift, path: str, inputs: tuple[str, ...]) -> g.Node:
@@ -154,10 +175,6 @@ _RULES: dict[type[nn.Module], Callable[[Any, str, tuple[str, ...]], g.Node]] = {
     layers.Linear: lambda m, path, inputs: g.Dense(path, path, inputs, _array(m.weight), _bias(m.bias)),
     layers.AvgPool2d: _pool,
     layers.Flatten: lambda m, path, inputs: g.Flatten(path, path, inputs),
-    layers.LIF: _neuron,
-    layers.IF: _neuron,
-    layers.PLIF: _neuron,
-    layers.DALIF: _neuron,
     layers.TemporalShift: _shift,
     layers.MeanOverTime: lambda m, path, inputs: g.Accumulate(path, path, inputs),
 }

@@ -46,8 +46,8 @@ def expand(module: nn.Module, path: str, inputs: tuple[str, ...], before: list[g
         case SumPool2d():
             return [*before, g.AveragePool(path, path, inputs, module.kernel, module.stride)]
         case IntegerLIF():
-            leak = 1 - int(module.dv) / limits.DECAY_UNITY
-            neuron = g.Neuron(path, path, inputs, leak, module.threshold, scale=_array(module.scale))
+            leak, threshold = 1 - _array(module.dv).reshape(-1) / limits.DECAY_UNITY, np.array([module.threshold])
+            neuron = g.Neuron(path, path, inputs, leak, threshold, scale=_array(module.scale))
             unit = module.scale.view(-1, 1, 1) * (1 << limits.STATE_SHIFT)
             bias = _array(module.bias_values / unit)
             return [*_with_bias(before, inputs[0], bias[:, 0, 0] if bias.shape[1:] == (1, 1) else bias, path), neuron]

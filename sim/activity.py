@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from deploy.activity import Activity, ConnectionActivity, PopulationActivity, raster_neurons
 from deploy.synapses import fan_out
-from export.network import Ints, Network, Population, Source
+from export.interpret import ticks
+from export.network import LIF, Clock, Ints, Network, Population, Source
 from sim.recording import Recording
 
 
@@ -18,7 +19,7 @@ def measure(network: Network, recording: Recording, inputs: Ints, accuracy: Mapp
     sent = {p.id: _events(p, recording, inputs) for p in network.populations if not p.readout}
     samples = len(inputs)
     populations = tuple(
-        _population(p, sent[p.id], 0 if isinstance(p.program, Source) else samples * network.steps * p.size)
+        _population(p, sent[p.id], samples * network.steps * p.size if isinstance(p.program, LIF) else 0)
         for p in network.populations
         if not p.readout
     )
@@ -42,8 +43,13 @@ def measure(network: Network, recording: Recording, inputs: Ints, accuracy: Mapp
 
 
 def _events(population: Population, recording: Recording, inputs: Ints) -> npt.NDArray[np.bool_]:
-    program = population.program
-    return program.encode(inputs) != 0 if isinstance(program, Source) else recording.spikes[population.id]
+    match population.program:
+        case Source() as program:
+            return np.asarray(program.encode(inputs) != 0)
+        case Clock():
+            every_sample = ticks(population.shape, len(inputs)).astype(np.bool_)
+            return every_sample.swapaxes(0, 1)
+    return recording.spikes[population.id]
 
 
 def _population(population: Population, sent: npt.NDArray[np.bool_], updates: int) -> PopulationActivity:

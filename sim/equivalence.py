@@ -136,7 +136,8 @@ def _explain(network: Network, name: str, inputs: Ints, step: int, neuron: tuple
     bias = int(np.broadcast_to(program.bias, population.shape)[neuron])
     threshold = int(np.broadcast_to(program.threshold, population.shape)[neuron])
     after = int(stream.membrane[name][at])
-    verdict = "it never fires" if population.readout else ("spike" if after > threshold else "no spike")
+    spike = "spike" if program.reset == "zero" else f"spike, which leaves v {after - threshold}"
+    verdict = "it never fires" if population.readout else (spike if after > threshold else "no spike")
     return (
         f"reference: v {int(stream.before[name][at])} before, a_in {int(stream.current[name][at])}, bias {bias}, "
         f"v {after} after, threshold {threshold}: {verdict}"

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from export import limits
-from export.network import LIF, Connection, Convolution, Ints, Network, Population, Source
+from export.interpret import ticks
+from export.network import LIF, Clock, Connection, Convolution, Ints, Network, Population, Source
 from export.proof import payload
 from sim.recording import Recording
 from train.errors import UserError
@@ -95,6 +96,9 @@ def _forward(network: Network, prepared: _Prepared, batch: Ints) -> dict[str, np
         if isinstance(population.program, Source):
             sent[population.id] = torch.from_numpy(population.program.encode(batch)).to(prepared.device).transpose(0, 1)
             continue
+        if isinstance(population.program, Clock):  # the same for every sample, so one is enough
+            sent[population.id] = torch.from_numpy(ticks(population.shape, 1)).to(prepared.device)
+            continue
         current = torch.zeros(
             (network.steps, len(batch), *population.shape), device=prepared.device, dtype=torch.float64
         )
@@ -109,7 +113,7 @@ def _forward(network: Network, prepared: _Prepared, batch: Ints) -> dict[str, np
 
 
 def _arriving(connection: Connection, source: Population, target: Population, sent: Tensor, weight: Tensor) -> Tensor:
-    """a_in of every window step from one connection: float64 [T, B, *shape]."""
+    """a_in of every window step from one connection: float64 [T, B, *shape], B = 1 for a clock."""
     x = _aligned(sent, target.start - source.start - 1 - connection.delay).to(weight.dtype)
     flat = x.flatten(0, 1)
     synapses = connection.synapses
@@ -144,11 +148,13 @@ def _integrate(program: LIF, current: Tensor) -> tuple[Tensor, Tensor]:
     u, v = torch.zeros_like(current[0]), torch.zeros_like(current[0])
     spikes = torch.empty(current.shape, dtype=torch.bool, device=current.device)
     membrane = torch.empty_like(current)
+    kept_current = (unity - 1 - torch.from_numpy(program.du).to(current)) / unity
+    kept = (unity - torch.from_numpy(program.dv).to(current)) / unity
     for step, a_in in enumerate(current):
-        u = torch.trunc(u * ((unity - program.du - 1) / unity)) + a_in * (1 << limits.STATE_SHIFT)
+        u = torch.trunc(u * kept_current) + a_in * (1 << limits.STATE_SHIFT)
         u = torch.where(u > limit, u - 2 * limit, torch.where(u <= -limit, u + 2 * limit, u))
-        v = (torch.trunc(v * ((unity - program.dv) / unity)) + u + bias).clamp_(1 - limit, limit - 1)
+        v = (torch.trunc(v * kept) + u + bias).clamp_(1 - limit, limit - 1)
         membrane[step] = v
         torch.gt(v, threshold, out=spikes[step])
-        v = v.masked_fill(spikes[step], 0)
+        v = v.masked_fill(spikes[step], 0) if program.reset == "zero" else v - spikes[step] * threshold
     return spikes, membrane

@@ -7,6 +7,7 @@ explains a divergence: with `watch`, it returns the state of one population at o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export import limits
-from export.network import LIF, Connection, Convolution, Ints, Network, Population, Source
+from export.network import LIF, Clock, Connection, Convolution, Ints, Network, Population, Source
 from sim.recording import Recording
 
 Value = TypeVar("Value", bound=np.generic)
@@ -67,7 +68,11 @@ def simulate(network: Network, inputs: Ints) -> Stream:
         membrane={name: np.zeros(shape, dtype=np.int64) for name, shape in shapes.items()},
     )
     sent: dict[str, Ints] = {p.id: np.zeros((total, *p.shape), dtype=np.int64) for p in network.populations}
-    _play(sent[network.source.id], network, inputs)
+    for p in network.populations:
+        if isinstance(p.program, Source):
+            _play(sent[p.id], p, network, p.program.encode(inputs))
+        elif isinstance(p.program, Clock):
+            _play(sent[p.id], p, network, [_ticks(p)] * len(inputs))
     u = {p.id: np.zeros(p.shape, dtype=np.int64) for p in lifs}
     v = {p.id: np.full(p.shape, _initial(p), dtype=np.int64) for p in lifs}
     for step in range(total):
@@ -75,7 +80,7 @@ def simulate(network: Network, inputs: Ints) -> Stream:
             assert isinstance(p.program, LIF)
             arriving = np.zeros(p.shape, dtype=np.int64)
             for connection in network.inputs_of(p.id):
-                arriving += _deliver(connection, sent[connection.source], step)
+                arriving += _deliver(connection, sent[connection.source], step).reshape(p.shape)
             if p.program.gate is not None and step >= 1 and not _inside(step, p, network):
                 arriving -= p.program.gate.current
             if step >= p.start and (step - p.start) % network.period == 0:
@@ -84,7 +89,8 @@ def simulate(network: Network, inputs: Ints) -> Stream:
             u[p.id], v[p.id] = _update(p.program, u[p.id], v[p.id], arriving)
             fired = v[p.id] > p.program.threshold
             stream.spikes[p.id][step], stream.membrane[p.id][step] = fired, v[p.id]
-            v[p.id][fired] = 0
+            threshold = np.broadcast_to(p.program.threshold, p.shape)
+            v[p.id][fired] = 0 if p.program.reset == "zero" else (v[p.id] - threshold)[fired]
             sent[p.id][step] = fired
     return stream
 
@@ -95,11 +101,18 @@ def _initial(population: Population) -> int:
     return 0 if population.program.gate is None else 1 - limits.STATE_LIMIT
 
 
-def _play(stream: Ints, network: Network, inputs: Ints) -> None:
-    assert isinstance(network.source.program, Source)
-    for sample, frames in enumerate(network.source.program.encode(inputs)):
-        start = network.source.start + sample * network.period
+def _play(stream: Ints, population: Population, network: Network, samples: Iterable[Ints]) -> None:
+    for sample, frames in enumerate(samples):
+        start = population.start + sample * network.period
         stream[start : start + network.steps] = frames
+
+
+def _ticks(clock: Population) -> Ints:
+    """What a clock sends in one window: at step t, 1 from every neuron (t, ...)."""
+    frames = np.zeros((clock.shape[0], *clock.shape), dtype=np.int64)
+    for step, frame in enumerate(frames):
+        frame[step] = 1
+    return frames
 
 
 def _inside(step: int, population: Population, network: Network) -> bool:

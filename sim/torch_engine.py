@@ -19,7 +19,15 @@ from export.network import LIF, Connection, Convolution, Ints, Network, Source
 from sim.recording import Recording
 from train import layers
 from train.errors import UserError
-from train.layers.fixed_point import CodedInput, FixedPointConv2d, FixedPointLIF, FixedPointLinear, StackShifted
+from train.layers.fixed_point import (
+    CodedInput,
+    FixedPointCode,
+    FixedPointConv2d,
+    FixedPointLIF,
+    FixedPointLinear,
+    StackShifted,
+)
+from train.layers.neurons import LearnableNeuron
 from train.quantise.layers import is_prepared
 from train.quantise.neurons import IntegerReadout
 
@@ -111,7 +119,9 @@ def _replacement(network: Network, path: str, module: nn.Module) -> nn.Module | 
         return StackShifted(module.fixed_split)
     if isinstance(module, layers.Conv2d | layers.Linear):
         return _synapses(network, path)
-    if isinstance(module, layers.LIF | layers.PLIF | layers.DALIF | layers.MeanOverTime):
+    if isinstance(module, layers.PositionCode):
+        return _position_code(network, path)
+    if isinstance(module, layers.LIF | LearnableNeuron | layers.MeanOverTime):
         return _neuron(network, path)
     return None
 
@@ -135,10 +145,22 @@ def _effective_weight(connection: Connection) -> Tensor:
     return torch.from_numpy(connection.synapses.weight << connection.weight_exp)
 
 
+def _position_code(network: Network, path: str) -> nn.Module:
+    """Column t of the weights from the clock is what step t adds."""
+    found = [c for c in network.connections if c.origin == path]
+    if not found:
+        return nn.Identity()  # a code of nothing but zeros
+    (weight,) = (_effective_weight(c) for c in found)
+    return FixedPointCode(weight.flatten(1).T[:, None, :, None, None])
+
+
 def _neuron(network: Network, path: str) -> nn.Module:
     for population in network.populations:
         program = population.program
         if population.origin == path and isinstance(program, LIF):
-            vth, bias = torch.from_numpy(program.vth), torch.from_numpy(program.bias)
-            return FixedPointLIF(vth, bias, program.dv, program.du, population.readout)
+            return FixedPointLIF(
+                *(torch.from_numpy(values) for values in (program.vth, program.bias, program.dv, program.du)),
+                subtract=program.reset == "subtract",
+                readout=population.readout,
+            )
     raise UserError("the network has no population from this layer", where=path, hint="export the model again")

@@ -19,7 +19,9 @@ from deploy.activity import Activity, ConnectionActivity, PopulationActivity, ch
 from deploy.activity_store import read_activity, write_activity
 from deploy.chip import Chip
 from deploy.synapses import fan_in, fan_out, reach, unique_weights
-from export.network import LIF, Connection, Convolution, Dense, Gate, Network, Population, Source
+from export.network import LIF, Clock, Connection, Convolution, Dense, Gate, Network, Population, Source
+from sim import fast
+from sim.activity import measure
 from train.errors import UserError
 
 LIMITS = (
@@ -264,6 +266,39 @@ def test_the_fixture_fits_loihi2_and_not_loihi1(shift_network: Network) -> None:
     assert (only.rule, only.value, only.limit) == ("graded spikes", 5, 1)
 
 
+def test_a_reset_that_subtracts_needs_programmed_neurons(shift_network: Network) -> None:
+    populations = list(shift_network.populations)
+    program = populations[1].program
+    assert isinstance(program, LIF)
+    populations[1] = dataclasses.replace(populations[1], program=dataclasses.replace(program, reset="subtract"))
+    network = dataclasses.replace(shift_network, populations=tuple(populations))
+    assert not rules.violations(network, mapping.plan(network, chips.load("loihi2")))
+    found = {v.rule: v for v in rules.violations(network, mapping.plan(network, chips.load("loihi1")))}
+    assert (found["reset"].where, found["reset"].value) == ("population conv1", 4 * 8 * 8)
+    assert rules.not_stock(shift_network) == []
+    (line,) = rules.not_stock(network)
+    assert "in conv1: not a stock neuron of Lava or Loihi" in line
+
+
+def test_a_clock_takes_no_core_and_its_spikes_count() -> None:
+    network = tiny_network()
+    clock = Population("clock", "", (2,), 0, Clock())
+    told = Connection("told", "", "clock", "mid", Dense(ints([[2, 4], [0, 2], [2, 0]])), 0, ints([0, 0]))
+    network = dataclasses.replace(
+        network, populations=(*network.populations[:1], clock, *network.populations[1:]),
+        connections=(*network.connections, told),
+    )  # fmt: skip
+    x = ints(np.random.default_rng(0).integers(0, 16, (3, 2, 2)))
+    measured = measure(network, fast.run(network, x), x, {})
+    check_matches(measured, network)
+    assert [p.spikes for p in measured.populations if p.id == "clock"] == [2 * 3]
+    assert [c.synaptic_operations for c in measured.connections if c.id == "told"] == [3 * (2 + 2)]
+    assert [p.population for p in mapping.plan(network, chips.load("loihi2")).placements] == ["mid", "out"]
+    assert cost.count(network, measured).spikes == pytest.approx(
+        2 + sum(p.spikes for p in measured.populations if p.id == "mid") / 3
+    )
+
+
 def test_chips_name_their_sources() -> None:
     for name in chips.known():
         chip = chips.load(name)
@@ -282,6 +317,7 @@ def test_chips_name_their_sources() -> None:
         ("value: 8192", "value: 0", "limits.neurons_per_core.value: expected a whole number"),
         ("value: 8192", "value: true", "limits.neurons_per_core.value: expected a whole number"),
         ("value: shared", "value: both", "storage.convolution.value: expected 'shared' or 'expanded'"),
+        ("value: any", "value: some", "neurons.reset.value: expected 'zero' or 'any'"),
         ("certainty: official", "certainty: sure", "expected one of official, secondary, assumption"),
         ("energy: {}", "energy: {a: 1}", "unknown key 'a'"),
         ("energy: {}", "energy: 3", "energy: is int, expected a mapping"),

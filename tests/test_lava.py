@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import digits_like_inputs, ints, temporal_shift_network
+from test_neurons import FAULTS, lively, lively_inputs
 
 from deploy.lava import synapses
 from export.network import LIF, Connection, Convolution, Dense, Gate, Ints, Network, Population, Source
@@ -164,6 +165,32 @@ def test_lava_equals_the_reference_without_guard_steps() -> None:
     network = chain(0)
     inputs = graded(network, 6, 0)
     assert_equal(lava.run(network, inputs, timeout=TIMEOUT), reference.run(network, inputs))
+
+
+@pytest.mark.lava
+def test_lava_equals_the_reference_with_every_program() -> None:
+    """Decays of each channel, synaptic currents, a clock, the reset that subtracts."""
+    network, inputs = lively(), lively_inputs(60)
+    found = lava.run(network, inputs, timeout=TIMEOUT)
+    assert_equal(found, reference.run(network, inputs))
+    for fault, (plant, _) in FAULTS.items():
+        if "off by one" in fault:
+            continue  # seen in more samples than Lava gets here
+        with pytest.raises(AssertionError, match="not equal"):
+            assert_equal(found, reference.run(plant(network), inputs))
+
+
+@pytest.mark.lava
+def test_stock_neurons_in_place_of_subtracting_ones_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker_script(
+        monkeypatch,
+        "import sys; from deploy.lava import shims, worker; shims.apply()\n"
+        "from deploy.lava import build; build.LIFSubtract = build.LIFReset\n"
+        "worker.main(sys.argv[1:])",
+    )
+    network, inputs = lively(), lively_inputs(5)
+    with pytest.raises(AssertionError, match="not equal"):
+        assert_equal(lava.run(network, inputs, timeout=TIMEOUT), reference.run(network, inputs))
 
 
 @pytest.mark.lava

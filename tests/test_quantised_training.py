@@ -13,19 +13,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.network import Network
+from export.network import LIF, Network
 from export.pipeline import compile_graph, lower_graph
 from export.quantise import finest_exponent, quantise_bias, quantise_weights
 from export.trace import trace
 from sim import equivalence, fast, float_model, reference, torch_engine
-from train import checkpoint, data, kernels, loop, models, optimise, runs
+from train import checkpoint, data, kernels, layers, loop, models, optimise, runs
 from train.config import ModelConfig, TrainConfig
 from train.errors import UserError
 from train.kernels import fixed_point
 from train.models import Classifier
 from train.quantise.grid import Signed
 from train.quantise.layers import constrain, is_prepared
-from train.quantise.prepare import approximations, prepare
+from train.quantise.prepare import prepare
 from train.quantise.straight_through import bias_values, integer_lif, weight_values
 from train.quantise.synapses import IntegerConv2d, IntegerSynapses
 from train.restore import restore
@@ -346,10 +346,30 @@ def test_layers_without_a_rule_are_named(config: ModelConfig, message: str) -> N
     assert error.value.where
 
 
-def test_leaks_that_become_one_are_named() -> None:
-    model = models.build(CONFIGS["adaptive-lif"], data.spec("digits"))
-    assert approximations(model)[0] == "block1.lif: leaks of 16 channels, 0.250..0.250, become one, their mean 0.250"
-    assert not approximations(models.build(CONFIGS["plif"], data.spec("digits")))
+def test_leaks_of_channels_stay_their_own() -> None:
+    """Decays of a trained adaptive LIF: every channel has its own in the network, and its export is equal."""
+    model = scattered(warmed(CONFIGS["adaptive-lif"], 0), 0)
+    leaks = model.get_submodule("block1.lif").leak.detach().double().numpy()  # type: ignore[union-attr, operator]
+    prepared = prepare(model, data.spec("digits"), STEPS)
+    network = exported(prepared)
+    program = network.population("block1.lif").program
+    assert isinstance(program, LIF)
+    assert program.dv.reshape(-1).tolist() == np.rint(4096 * (1 - leaks)).astype(int).tolist()
+    assert len(np.unique(program.dv)) > 10
+    for comparison in comparisons(network, prepared, inputs(8)):
+        assert comparison.equal, comparison.divergence
+        assert all(p.spikes is None or p.spikes > 0 for p in comparison.populations)
+
+
+def scattered(model: Classifier, seed: int) -> Classifier:
+    """Leaks and gains of every channel moved apart, some gains negative."""
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, layers.AdaptiveLIF):
+            torch.nn.init.uniform_(module.m, 0, 1)
+            torch.nn.init.uniform_(module.n, 0.5, 1.5)
+            module.n.data[::5] *= -1
+    return model
 
 
 def test_leak_that_the_chip_does_not_have() -> None:

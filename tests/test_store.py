@@ -12,7 +12,7 @@ from conftest import ints, temporal_shift_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.network import LIF, LayerRecord, Network
+from export.network import LIF, Clock, Connection, Convolution, LayerRecord, Network, Population
 from export.store import read_network, write_network
 from train.errors import UserError
 
@@ -39,6 +39,52 @@ def test_round_trip(tmp_path: Path, shift_network: Network) -> None:
     assert network.digest == again.digest
 
 
+def general_network() -> Network:
+    """One decay for each channel, a synaptic current, the reset that subtracts, and a clock."""
+    network = temporal_shift_network()
+    conv1, conv2 = lif(network, 1), lif(network, 2)
+    populations = list(network.populations)
+    each = ints([10, 4095, -1, 0]).reshape(4, 1, 1)
+    populations[1] = replace(populations[1], program=replace(conv1, dv=np.abs(each), reset="subtract"))
+    populations[2] = replace(populations[2], program=replace(conv2, du=each))
+    clock = Population("clock", "", (4, 4, 4), 3, Clock())
+    weight = ints(np.arange(16)).reshape(4, 4, 1, 1) * 2
+    told = Connection("clock-conv2", "", "clock", "conv2", Convolution(weight), 1, ints([0] * 4))
+    return replace(
+        network, populations=(clock, *populations), connections=(*network.connections, told), records=network.records
+    )
+
+
+def test_round_trip_of_every_program(tmp_path: Path) -> None:
+    network = general_network()
+    write_network(tmp_path / "n.h5", network)
+    again = read_network(tmp_path / "n.h5")
+    assert same(network, again)
+    assert network.digest == again.digest
+
+
+@pytest.mark.parametrize(("change", "population"), [({"reset": "zero"}, 2), ({"dv": ints(7)}, 2), ({"du": ints(7)}, 3)])
+def test_digest_changes_with_the_program(change: dict[str, object], population: int) -> None:
+    network = general_network()
+    populations = list(network.populations)
+    populations[population] = replace(populations[population], program=replace(lif(network, population), **change))
+    assert replace(network, populations=tuple(populations)).digest != network.digest
+
+
+def test_a_clock_of_another_window_is_refused() -> None:
+    network = general_network()
+    clock = replace(network.populations[0], shape=(3, 4, 4))
+    with pytest.raises(UserError, match="population clock: a clock of 3 steps in a network with windows of 4"):
+        replace(network, populations=(clock, *network.populations[1:]))
+
+
+def test_nothing_drives_a_clock() -> None:
+    network = general_network()
+    into = replace(network.connections[0], id="into", target="clock")
+    with pytest.raises(UserError, match="ends in the input population clock"):
+        replace(network, connections=(*network.connections, into))
+
+
 def test_digest_changes_with_a_single_weight(shift_network: Network) -> None:
     weight = shift_network.connections[1].synapses.weight.copy()
     weight[0, 0, 0, 0] += 2
@@ -52,7 +98,7 @@ def test_digest_changes_with_a_single_weight(shift_network: Network) -> None:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("store") / "n.h5"
-    write_network(path, temporal_shift_network())
+    write_network(path, general_network())
     return path.read_bytes()
 
 
@@ -90,7 +136,14 @@ def damage(path: Path, written: bytes) -> h5py.File:
 def test_other_schema_version_is_refused(tmp_path: Path, written: bytes) -> None:
     with damage(tmp_path / "n.h5", written) as file:
         file.attrs["schema_version"] = 999
-    with pytest.raises(UserError, match=r"schema version 999, this program reads 2"):
+    with pytest.raises(UserError, match=r"schema version 999, this program reads 3"):
+        read_network(tmp_path / "n.h5")
+
+
+def test_a_file_of_the_first_version_says_what_to_do(tmp_path: Path, written: bytes) -> None:
+    with damage(tmp_path / "n.h5", written) as file:
+        file.attrs["schema_version"] = 1
+    with pytest.raises(UserError, match=r"n\.h5: schema version 1, .* \(export the model again: python -m export\)"):
         read_network(tmp_path / "n.h5")
 
 
@@ -126,8 +179,12 @@ def lif(network: Network, index: int) -> LIF:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"du": 4096}, r"population conv1: du is 4096, allowed -1\.\.4095"),
-        ({"dv": -1}, "dv is -1"),
+        ({"du": 4096}, r"population conv1: smallest du is 4096, allowed -1\.\.4095"),
+        ({"du": ints([[[5]], [[4096]], [[5]], [[5]]])}, "largest du is 4096"),
+        ({"dv": -1}, "smallest dv is -1"),
+        ({"dv": ints([1, 2, 3])}, "dv of shape .* does not broadcast"),
+        ({"dv": np.zeros(1)}, "dv has dtype float64"),
+        ({"reset": "half"}, "reset 'half', known are zero, subtract"),
         ({"vth": ints([[[5]], [[1 << 17]], [[5]], [[5]]])}, "largest vth is 131072, allowed 0..131071"),
         ({"bias_mant": ints([[[5]], [[4096]], [[5]], [[5]]])}, "largest bias_mant is 4096"),
         ({"bias_exp": 8}, "bias_exp is 8"),

@@ -28,7 +28,7 @@ from train.layers.sync_norm import synchronise
 from train.metrics import Metrics
 from train.quantise.coding import InputCoding
 from train.quantise.layers import constrain, is_prepared
-from train.quantise.prepare import approximations, prepare
+from train.quantise.prepare import prepare
 from train.restore import as_sent, coded, dataset_of, start_from, trained_coding
 
 EVALUATION_BATCH = 256
@@ -97,9 +97,6 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
         with progress() if processes.first else nullcontext() as bar:
             for epoch in range(first, config.epochs):
                 if epoch >= config.float_epochs and not is_prepared(session.model):
-                    if processes.first:
-                        for line in approximations(session.model):
-                            console.print(line)
                     session = _in_integers(session)
                 accuracy = _epoch_and_test(session, epoch, run, metrics, bar)
         if metrics is not None:

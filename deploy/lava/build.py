@@ -1,9 +1,12 @@
-"""The Lava processes of a network: one run over all samples back to back, all neurons and synapses stock processes.
+"""The Lava processes of a network: one run over all samples back to back.
+
+All neurons and synapses are stock processes, but for neurons with the reset that subtracts, which Lava does not have.
 
 Every population is flat in C order. Machine step m (from 0) is Lava's time step m + 1.
 
-    source      io.source.RingBuffer, one column per machine step
-    population  LIFReset, reset at the start of each of its windows
+    source      io.source.RingBuffer, one column per machine step; a clock too
+    population  LIFReset, reset at the start of each of its windows (du, dv and vth may be one for each neuron); its
+                sibling LIFSubtract, this project's own, where spikes subtract the threshold
     synapses    Dense or Sparse; DelayDense or DelaySparse where a channel is delayed; Conv where the matrix of a
                 convolution would be too large (below that Sparse is several times faster in Lava's simulator)
     gates       one RingBuffer with a neuron per gated population, and a Dense to each
@@ -30,6 +33,7 @@ from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import SignMode
 
 from deploy.lava import layout, synapses
+from deploy.lava.processes.lif_subtract import LIFSubtract
 from deploy.lava.processes.record import Record
 from export.network import LIF, Connection, Convolution, Gate, Ints, Network, Population, Source
 
@@ -56,8 +60,7 @@ def build(network: Network, inputs: Ints, folder: Path) -> Graph:
     """The process graph for raw inputs [samples, T, ...]; spikes will be written to files in `folder`."""
     samples = len(inputs)
     steps = network.machine_steps(samples)
-    processes = {p.id: _neurons(network, p) for p in network.populations if isinstance(p.program, LIF)}
-    entry = processes[network.source.id] = RingBuffer(data=input_columns(network, inputs))
+    processes = {p.id: _process(network, p, inputs) for p in network.populations}
     for connection in network.connections:
         _connect(network, connection, processes)
     _gate(network, samples, processes)
@@ -70,33 +73,45 @@ def build(network: Network, inputs: Ints, folder: Path) -> Graph:
     if network.readout is not None:
         membrane = Read(buffer=steps)
         membrane.connect_var(processes[network.readout.id].v)
-    return Graph(entry, membrane, steps)
+    return Graph(processes[network.source.id], membrane, steps)
 
 
-def input_columns(network: Network, inputs: Ints) -> npt.NDArray[np.int32]:
-    """Raw inputs [samples, T, ...] as sent, at their machine steps, and silence elsewhere: (size, machine_steps)."""
-    program = network.source.program
-    assert isinstance(program, Source)
-    samples, inputs = len(inputs), program.encode(inputs)
-    rows = np.zeros((network.machine_steps(samples), network.source.size), dtype=np.int32)
-    rows[layout.window_steps(network, network.source, samples)] = inputs.reshape(samples, network.steps, -1)
+def _process(network: Network, population: Population, inputs: Ints) -> Any:
+    program = population.program
+    if isinstance(program, LIF):
+        return _neurons(network, population, program)
+    if isinstance(program, Source):
+        return RingBuffer(data=_columns(network, population, program.encode(inputs)))
+    ticks = np.eye(network.steps, dtype=np.int32).repeat(population.size // network.steps, axis=1)
+    return RingBuffer(data=_columns(network, population, np.broadcast_to(ticks, (len(inputs), *ticks.shape))))
+
+
+def _columns(network: Network, population: Population, sent: Ints) -> npt.NDArray[np.int32]:
+    """What is sent in windows [samples, T, *shape] at its machine steps, else silence: (size, machine_steps)."""
+    samples = len(sent)
+    rows = np.zeros((network.machine_steps(samples), population.size), dtype=np.int32)
+    rows[layout.window_steps(network, population, samples)] = sent.reshape(samples, network.steps, -1)
     return np.ascontiguousarray(rows.T)
 
 
-def _neurons(network: Network, population: Population) -> LIFReset:
-    program = population.program
-    assert isinstance(program, LIF)
+def _neurons(network: Network, population: Population, program: LIF) -> LIFReset:
     flat = (population.size,)
-    return LIFReset(
+    process = LIFReset if program.reset == "zero" else LIFSubtract
+    return process(
         shape=flat,
-        du=program.du,
-        dv=program.dv,
-        vth=np.broadcast_to(program.vth, population.shape).reshape(flat),
-        bias_mant=np.broadcast_to(program.bias_mant, population.shape).reshape(flat),
+        du=_each(program.du, population),
+        dv=_each(program.dv, population),
+        vth=_each(program.vth, population),
+        bias_mant=_each(program.bias_mant, population),
         bias_exp=program.bias_exp,
         reset_interval=network.period,
         reset_offset=(population.start + 1) % network.period,  # time steps count from 1
     )
+
+
+def _each(values: Ints, population: Population) -> Ints:
+    """One value for each neuron, flat; Lava's model takes any of its parameters so."""
+    return np.broadcast_to(values, population.shape).reshape(-1)
 
 
 def _connect(network: Network, connection: Connection, processes: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from deploy.report import formats
 
+STYLES = {"input": "input", "clock": "input", "read-out": "readout", "LIF": "lif"}
 BOX_WIDTH, BOX_HEIGHT, LINE = 330, 58, 17
 LEFT, TOP, LANE = 1, 6, 210
 
@@ -75,6 +76,7 @@ def _box(population: dict[str, Any], top: int) -> Markup:
     bits = population["payload_bits"]
     kind = f"{bits}-bit graded events" if bits > 1 else population["kind"]
     kind += ", gated" if population["gated"] else ""
+    kind += ", reset subtracts" if population["reset"] == "subtract" else ""
     return Markup(
         '<g><title>{origin}</title><rect class="box {style}" x="{x}" y="{y}" width="{w}" height="{h}" rx="6"/>'
         '<text class="id" x="{left}" y="{first}">{id}</text>'
@@ -83,7 +85,7 @@ def _box(population: dict[str, Any], top: int) -> Markup:
         '<text class="right quiet" x="{right}" y="{second}">starts at step {start}</text></g>'
     ).format(
         origin=population["origin"] or population["id"],
-        style="input" if population["kind"] == "input" else "readout" if population["kind"] == "read-out" else "lif",
+        style=STYLES[population["kind"]],
         x=LEFT, y=top, w=BOX_WIDTH, h=BOX_HEIGHT,
         left=LEFT + 14, right=LEFT + BOX_WIDTH - 14, first=top + 24, second=top + 44,
         id=_short(population["id"], 22), shape=formats.shape(population["shape"]), kind=kind, start=population["start"],

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from deploy import cost
+from deploy import cost, rules
 from deploy.activity import Activity
 from deploy.mapping import ASSUMPTIONS, Plan, is_shared
 from deploy.report import formats
 from deploy.rules import Violation
 from deploy.synapses import fan_in, unique_weights
 from export import limits
-from export.network import LIF, Connection, Dense, Network, Population, Source
+from export.network import LIF, Clock, Connection, Dense, Network, Population, Source
 
 SCHEMA_VERSION = 1
 
@@ -51,6 +51,7 @@ def _network(network: Network, storage: str) -> dict[str, Any]:
         "steps": network.steps,
         "period": network.period,
         "latency": network.latency,
+        "not_stock": rules.not_stock(network),
         "neurons": sum(p.size for p in network.populations if isinstance(p.program, LIF)),
         "populations": [_population(p) for p in network.populations],
         "connections": [_connection(c, network, storage) for c in network.connections],
@@ -59,16 +60,17 @@ def _network(network: Network, storage: str) -> dict[str, Any]:
 
 def _population(population: Population) -> dict[str, Any]:
     program = population.program
-    kind = "input" if isinstance(program, Source) else "read-out" if population.readout else "LIF"
+    kinds = {Source: "input", Clock: "clock", LIF: "read-out" if population.readout else "LIF"}
     return {
         "id": population.id,
         "origin": population.origin,
         "shape": list(population.shape),
         "neurons": population.size,
         "start": population.start,
-        "kind": kind,
+        "kind": kinds[type(program)],
         "payload_bits": program.spike_bits if isinstance(program, Source) else 1,
         "gated": isinstance(program, LIF) and program.gate is not None,
+        "reset": program.reset if isinstance(program, LIF) else None,
     }
 
 

@@ -283,7 +283,7 @@ def _neuron(node: Any, name: str, source: str, reader: _Reader, leak: float, gai
         raise UserError(f"its gain dt r / tau is {gain:g}, must be positive", where=where)
     if bias.any():
         reader.add_bias(source, bias / gain, where)
-    return Neuron(name, name, (source,), leak, threshold / gain)
+    return Neuron(name, name, (source,), np.array([leak]), np.array([threshold / gain]))
 
 
 def _integrator(node: Any, name: str, source: str, reader: _Reader) -> Node:

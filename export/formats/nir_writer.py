@@ -16,6 +16,7 @@ import numpy as np
 
 from export.graph import Accumulate, Add, Convolution, Delay, Dense, Floats, Graph, Input, Neuron, Node
 from export.passes.retime import guard_steps
+from export.quantise import rows
 from train import runs
 from train.errors import UserError
 
@@ -114,14 +115,17 @@ def _bias_map(node: Neuron, graph: Graph) -> Floats:
 
 def _lif(node: Neuron, shape: tuple[int, ...], bias: Floats, dt: float) -> Any:
     """v <- v + dt / tau (v_leak - v + r i) = leak v + (1 - leak) v_leak + i."""
+    if node.has_current:
+        raise UserError("a synaptic current is not written to NIR yet", where=node.where)
+    if node.reset != "zero":
+        raise UserError("NIR has no reset that subtracts", where=node.where)
     metadata = {"origin": node.origin, "start": node.start}
-    threshold = np.full(shape, node.threshold)
-    if node.leak == 1:
+    leak, threshold = (np.broadcast_to(rows(v, len(shape)), shape).copy() for v in (node.leak, node.threshold))
+    if (leak == 1).all():
         if bias.any():
             raise UserError("NIR's IF has no place for a bias of each neuron", where=node.where)
         return nir.IF(np.full(shape, 1 / dt), threshold, np.zeros(shape), metadata=metadata)
-    if not 0 <= node.leak < 1:
-        raise UserError(f"leak {node.leak} is outside 0..1, which NIR's LIF cannot say", where=node.where)
-    tau = dt / (1 - node.leak)
-    v_leak = bias / (1 - node.leak)
-    return nir.LIF(np.full(shape, tau), np.full(shape, tau / dt), v_leak, threshold, np.zeros(shape), metadata=metadata)
+    if (leak == 1).any():
+        raise UserError("leaks of 1 beside smaller ones, which no node of NIR can say", where=node.where)
+    tau = dt / (1 - leak)
+    return nir.LIF(tau, tau / dt, bias / (1 - leak), threshold, np.zeros(shape), metadata=metadata)

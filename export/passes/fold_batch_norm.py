@@ -1,7 +1,7 @@
 """Fold batch norm into the weights before it.
 
 Identity: scale (W x + b) + shift = (scale W) x + (scale b + shift), channel by channel. Promise: exact in real
-arithmetic. Applies to an Affine that is the only consumer of a convolution or dense.
+arithmetic. Applies to an Affine that is the only consumer of a convolution or dense, and to the next one behind it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
         if (
             isinstance(node, Affine)
             and isinstance(before, Convolution | Dense)
-            and graph.only_consumer(graph[before.id]) is original
+            and graph.only_consumer(graph[original.inputs[0]]) is original
         ):
             nodes[nodes.index(before)] = _scaled(before, node)
             moved[node.id] = before.id

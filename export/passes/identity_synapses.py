@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from export.graph import Accumulate, Add, Convolution, Delay, Dense, Graph, Input, Neuron, Node, Shape
+from export.graph import Accumulate, Add, Convolution, Delay, Dense, Graph, Neuron, Node, Shape, Spiking
 from train.errors import UserError
 
 
@@ -55,16 +55,15 @@ def _sum(nodes: list[Node], node: Node, inputs: list[str]) -> Node:
 
 
 def _identity(name: str, origin: str, source: str, shape: Shape, node: Node) -> Convolution:
-    if not isinstance(node, Neuron | Input | Delay) or len(shape) != 3:
+    if not isinstance(node, Spiking | Delay) or len(shape) != 3:
         raise UserError(f"its output {shape} cannot be added to a current", where=node.where)
     return Convolution(name, origin, (source,), np.ones((shape[0], 1, 1, 1)), None, groups=shape[0])
 
 
 def _check(graph: Graph, node: Node) -> None:
     if isinstance(node, Convolution | Dense | Delay):
-        allowed = (Neuron, Input) if isinstance(node, Delay) else (Neuron, Input, Delay)
         source = graph[node.inputs[0]]
-        if not isinstance(source, allowed):
+        if not isinstance(source, Spiking if isinstance(node, Delay) else Spiking | Delay):
             raise UserError(
                 f"takes the output of {source.where}, which is not spikes",
                 where=node.where,

@@ -3,6 +3,7 @@
 A spike of p at window step i, through a synapse that takes k steps and a relative delay r (negative looks ahead),
 must meet q at window step i + r. With windows starting at s_p and s_q and a real delay d >= 0:
     s_p + i + k + d = s_q + i + r,   so   d = s_q - s_p - k + r   and   s_q = max over inputs of (s_p + k - r).
+A clock may start when it likes, so it starts when the first population that it drives needs it.
 Promise: exact. The graph before and after give the same values in every window.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from export import limits
-from export.graph import Accumulate, Delay, Graph, Input, Neuron, Node, rewire
+from export.graph import Clock, Delay, Graph, Node, Spiking, Windowed, rewire
 from export.network import Ints
 from export.terms import terms
 from train.errors import UserError
@@ -29,7 +30,7 @@ def guard_steps(graph: Graph) -> int:
     return max(reach)
 
 
-def _slack(graph: Graph, node: Input | Neuron | Accumulate, source: Input | Neuron) -> int:
+def _slack(graph: Graph, node: Windowed, source: Spiking) -> int:
     return node.start - source.start - graph.synapse_steps
 
 
@@ -50,7 +51,7 @@ def retime(graph: Graph, synapse_steps: int) -> Graph:
     for node in graph.nodes:
         if isinstance(node, Delay):
             continue
-        if isinstance(node, Input | Neuron | Accumulate):
+        if isinstance(node, Windowed):
             nodes.append(replace(node, start=plan.starts[node.id]))
         elif node.id in plan.delays:
             source = graph[node.inputs[0]]
@@ -67,12 +68,21 @@ def retime(graph: Graph, synapse_steps: int) -> Graph:
 
 def _plan(graph: Graph, k: int) -> _Plan:
     starts: dict[str, int] = {}
+    clocks: dict[str, int] = {}
     delays: dict[str, Ints] = {}
     lead = guard_steps(graph)  # a layer that looks back past its window's edge must find silence there
-    for node in graph.windowed():
+    nodes = [node for node in graph.windowed() if not isinstance(node, Clock)]
+    for node in nodes:
         inputs = terms(graph, node)
-        starts[node.id] = max([lead, *(starts[t.source.id] + k - int(t.delay.min(initial=0)) for t in inputs)])
+        ready = [starts.get(t.source.id, 0) + k - int(t.delay.min(initial=0)) for t in inputs]
+        starts[node.id] = max([lead, *ready])
         for term in inputs:
+            if isinstance(term.source, Clock):
+                latest = starts[node.id] - k + int(term.delay.min(initial=0))
+                clocks[term.source.id] = min(latest, clocks.get(term.source.id, latest))
+    starts |= {node.id: clocks.get(node.id, lead) for node in graph.windowed() if isinstance(node, Clock)}
+    for node in nodes:
+        for term in terms(graph, node):
             delay = starts[node.id] - starts[term.source.id] - k + term.delay
             if int(delay.max(initial=0)) > limits.DELAY_LIMIT:
                 raise UserError(

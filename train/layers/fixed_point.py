@@ -77,17 +77,37 @@ class StackShifted(nn.Module):
 
 
 class FixedPointLIF(nn.Module):
-    """Loihi's LIF over the window: a_in [T, B, *shape] to spikes, or to the membrane potential for a read-out."""
+    """Loihi's LIF over the window: a_in [T, B, *shape] to spikes, or to the membrane potential for a read-out.
+
+    vth, bias, dv and du: int64, broadcasting to *shape.
+    """
 
     vth: Tensor
     bias: Tensor
+    dv: Tensor
+    du: Tensor
 
-    def __init__(self, vth: Tensor, bias: Tensor, dv: int, du: int, readout: bool) -> None:
+    def __init__(self, vth: Tensor, bias: Tensor, dv: Tensor, du: Tensor, *, subtract: bool, readout: bool) -> None:
         super().__init__()
-        self.register_buffer("vth", vth)
-        self.register_buffer("bias", bias)
-        self.dv, self.du, self.readout = dv, du, readout
+        for name, values in (("vth", vth), ("bias", bias), ("dv", dv), ("du", du)):
+            self.register_buffer(name, values)
+        self.subtract, self.readout = subtract, readout
 
     def forward(self, current: Tensor) -> Tensor:
-        spikes, membrane = fixed_point.loihi_lif(current.long(), self.vth, self.bias, self.dv, self.du)
+        spikes, membrane = fixed_point.loihi_lif(
+            current.long(), self.vth, self.bias, self.dv, self.du, subtract=self.subtract
+        )
         return membrane if self.readout else spikes.double()
+
+
+class FixedPointCode(nn.Module):
+    """A position code in integers: a_in [T, B, C, H, W] plus code [T, 1, C, 1, 1]; float64 whole numbers."""
+
+    code: Tensor
+
+    def __init__(self, code: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("code", code.double())
+
+    def forward(self, current: Tensor) -> Tensor:
+        return current + self.code

@@ -62,6 +62,13 @@ def quantise_bias(bias: Floats) -> tuple[Ints, int] | None:
     return None
 
 
-def quantise_decay(leak: float) -> int:
-    """dv for a leak in [0, 1]: the nearest of 4096 steps."""
-    return int(np.clip(round(limits.DECAY_UNITY * (1 - leak)), *limits.DV_RANGE))
+def quantise_decay(leak: Floats) -> Ints:
+    """dv for leaks in [0, 1]: the nearest of 4096 steps, ties to even; the shape of `leak`."""
+    decay = np.rint(limits.DECAY_UNITY * (1 - np.asarray(leak)))
+    return np.asarray(np.clip(decay, *limits.DV_RANGE), dtype=np.int64)
+
+
+def quantise_current_decay(leak: Floats) -> Ints:
+    """du for leaks of a synaptic current: its decay is du + 1 of 4096, so that 4095 stands for no memory."""
+    decay = np.rint(limits.DECAY_UNITY * (1 - np.asarray(leak))) - 1
+    return np.asarray(np.clip(decay, *limits.DU_RANGE), dtype=np.int64)

@@ -18,7 +18,8 @@ class IntegerLIF(nn.Module):
     Args:
         bias: float64 (C, 1, 1) or (C, H, W), the sum of those of all layers before it.
         bias_limit: float64 (C,), units of a_in.
-        leak, threshold, surrogate: those of the float neuron; dv = 4096 (1 - leak), vth = scale * threshold.
+        dv: int64, 4096 (1 - leak) of the float neuron: one number (), or one a channel (C, 1, 1).
+        threshold, surrogate: those of the float neuron; vth = scale * threshold.
     """
 
     scale: Tensor
@@ -31,7 +32,7 @@ class IntegerLIF(nn.Module):
         bias: Tensor,
         bias_limit: Tensor,
         scale: Tensor,
-        dv: int,
+        dv: Tensor,
         threshold: float,
         surrogate: Surrogate,
     ) -> None:
@@ -40,7 +41,7 @@ class IntegerLIF(nn.Module):
         self.register_buffer("bias_limit", bias_limit.double())
         self.register_buffer("scale", scale.double())
         self.register_buffer("vth", torch.round(scale.double() * threshold).long())
-        self.register_buffer("dv", torch.tensor(dv))
+        self.register_buffer("dv", dv.long())
         self.threshold, self.surrogate = threshold, surrogate
 
     @property

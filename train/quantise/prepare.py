@@ -31,8 +31,7 @@ def prepare(
 
     Its forward pass is what the chip computes; its weights stay float (latent) and train straight through. Batch norm
     with its running statistics, normalisation, temporal shift's alpha and pooling go into weights and biases, a
-    neuron's gain too; a leak becomes dv. Leaks and thresholds are fixed from here on; where leaks differ by channel,
-    a layer takes their mean, since a population of this project has one.
+    neuron's gain too; leaks, one a layer or one a channel, become dv. Leaks and thresholds are fixed from here on.
 
     Args:
         steps: T, which bounds what the read-out adds up.
@@ -79,17 +78,6 @@ def _range_lost(population: Population, grid: Signed) -> Floats:
     return range_lost(peak.numpy(), need.numpy(), bias.numpy(), grid)
 
 
-def approximations(model: nn.Module) -> list[str]:
-    """What `prepare` will not keep exactly beyond rounding, a line for each layer: leaks that differ by channel."""
-    found = []
-    for path, module in model.named_modules():
-        if isinstance(module, LearnableNeuron) and module.leak.numel() > 1:
-            leak = module.leak.detach()
-            span = f"{leak.min():.3f}..{leak.max():.3f}"
-            found.append(f"{path}: leaks of {len(leak)} channels, {span}, become one, their mean {leak.mean():.3f}")
-    return found
-
-
 def _population(population: Population, steps: int, grid: Signed) -> dict[str, nn.Module]:
     neuron, path = population.neuron, population.path
     synapses = population.synapses
@@ -103,25 +91,27 @@ def _population(population: Population, steps: int, grid: Signed) -> dict[str, n
             path: IntegerReadout(numbers.scale),
         }
         return modules
-    leak, gain, threshold, surrogate = _constants(neuron, path)
     like = synapses[0].weight
+    dv, gain, threshold, surrogate = _constants(neuron, path)
     gains = torch.as_tensor(gain, dtype=torch.float64, device=like.device).expand(len(like))
     synapses = tuple(scaled_by(synapse, gains, torch.zeros_like(gains)) for synapse in synapses)
     bias = _sum([synapse.bias for synapse in synapses])
     numbers = scaled(tuple(map(_term, synapses)), bias, threshold, steps, grid, path)
     modules = {s.path: _synapses(s, _numbers(s, numbers, i), grid) for i, s in enumerate(synapses)}
-    modules[path] = IntegerLIF(bias, numbers.bias_limit, numbers.scale, leak, threshold, surrogate)
+    modules[path] = IntegerLIF(bias, numbers.bias_limit, numbers.scale, dv, threshold, surrogate)
     return modules
 
 
-def _constants(neuron: nn.Module, path: str) -> tuple[int, Tensor | float, float, Surrogate]:
-    """dv, gain, threshold and surrogate."""
+def _constants(neuron: nn.Module, path: str) -> tuple[Tensor, Tensor | float, float, Surrogate]:
+    """dv, int64 () or (C, 1, 1), then gain, threshold and surrogate."""
     assert isinstance(neuron, layers.LIF | LearnableNeuron)
     gain = 1.0 if isinstance(neuron, layers.LIF) else neuron.gain
-    leak = torch.as_tensor(neuron.leak).double().mean().item()
-    if not 0 <= leak <= 1:
-        raise UserError(f"a leak of {leak:.3f}, allowed 0..1", where=path, hint="use --neuron lif or plif")
-    return quantise_decay(leak), gain, neuron.threshold, neuron.surrogate
+    leak = torch.as_tensor(neuron.leak, dtype=torch.float64).detach()
+    outside = leak[(leak < 0) | (leak > 1)]
+    if outside.numel():
+        raise UserError(f"a leak of {outside[0]:.3f}, allowed 0..1", where=path, hint="use --neuron lif or plif")
+    dv = torch.as_tensor(quantise_decay(leak.cpu().numpy()), device=leak.device)
+    return dv.view(-1, 1, 1) if dv.ndim else dv, gain, neuron.threshold, neuron.surrogate
 
 
 def _sum(biases: list[Tensor]) -> Tensor:

@@ -86,7 +86,7 @@ def integer_lif(
     Wrapping and clipping pass the gradient too.
 
     Args:
-        bias: units of v, broadcasts to *shape; vth int64 likewise; dv int64, a scalar; scale float64, broadcasts.
+        bias: units of v, broadcasts to *shape; vth and dv int64 likewise; scale float64, broadcasts.
     """
     result: Tensor = _IntegerLIF.apply(current, bias, vth, dv, scale, threshold, surrogate)  # type: ignore[no-untyped-call]
     return result
@@ -104,10 +104,10 @@ class _IntegerLIF(torch.autograd.Function):
         threshold: float,
         surrogate: Surrogate,
     ) -> Tensor:
-        spikes, membrane = fixed_point.loihi_lif(torch.round(current).long(), vth, bias.long(), int(dv))
+        spikes, membrane = fixed_point.loihi_lif(torch.round(current).long(), vth, bias.long(), dv)
         unit = scale * (1 << limits.STATE_SHIFT)
         ctx.save_for_backward(spikes, (membrane / unit).float(), unit)
-        ctx.leak, ctx.threshold, ctx.surrogate = 1 - int(dv) / limits.DECAY_UNITY, threshold, surrogate
+        ctx.leak, ctx.threshold, ctx.surrogate = (1 - dv / limits.DECAY_UNITY).float(), threshold, surrogate
         ctx.bias_shape, ctx.dtype = bias.shape, current.dtype
         return spikes.float()
 

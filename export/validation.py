@@ -1,0 +1,168 @@
+"""What a network must satisfy to run on the chip: names, shapes, ranges and windows, checked when one is made."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export import limits
+from export.connections import Connection, Convolution, Dense
+from export.programs import LIF, RESETS, Gate, Ints, Source
+from train.errors import UserError
+
+if TYPE_CHECKING:
+    from export.network import Network, Population
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")
+
+
+def _check(condition: bool, what: str, where: str, hint: str = "") -> None:
+    if not condition:
+        raise UserError(what, where=where, hint=hint)
+
+
+def _in(value: int, bounds: tuple[int, int], what: str, where: str) -> None:
+    _check(bounds[0] <= value <= bounds[1], f"{what} is {value}, allowed {bounds[0]}..{bounds[1]}", where)
+
+
+def _all_in(values: Ints, bounds: tuple[int, int], what: str, where: str) -> None:
+    _check(values.dtype == np.int64, f"{what} has dtype {values.dtype}, expected int64", where)
+    if values.size:
+        _in(int(values.min()), bounds, f"smallest {what}", where)
+        _in(int(values.max()), bounds, f"largest {what}", where)
+
+
+def _broadcasts(values: Ints, shape: tuple[int, ...], what: str, where: str) -> None:
+    try:
+        fits = np.broadcast_shapes(values.shape, shape) == shape
+    except ValueError:
+        fits = False
+    _check(fits, f"{what} of shape {values.shape} does not broadcast to {shape}", where)
+
+
+def validate(network: Network) -> None:
+    """Check a network against `export.limits` and itself.
+
+    Raises:
+        UserError: the first thing that does not hold; the message names the place.
+    """
+    where = f"network {network.name}"
+    _check(1 <= network.steps <= network.period, f"steps {network.steps}, period {network.period}", where)
+    ids = [p.id for p in network.populations] + [c.id for c in network.connections]
+    _check(len(set(ids)) == len(ids), "two parts have the same id", where)
+    for name in ids:
+        _check(_NAME.fullmatch(name) is not None, f"id {name!r} is not made of letters, digits, '_', '.', '-'", where)
+    sources = sum(isinstance(p.program, Source) for p in network.populations)
+    _check(sources == 1, f"{sources} input populations, expected 1", where)
+    _check(sum(p.readout for p in network.populations) <= 1, "more than one read-out population", where)
+    for population in network.populations:
+        _validate_population(population, network)
+    for connection in network.connections:
+        _validate_connection(connection, network)
+    known = set(ids)
+    for record in network.records:
+        _check(record.population in known, f"a record names {record.population!r}, which does not exist", where)
+
+
+def _validate_population(population: Population, network: Network) -> None:
+    where = f"population {population.id}"
+    _check(len(population.shape) in (1, 3), f"shape {population.shape} is neither (N,) nor (C, H, W)", where)
+    _check(all(side >= 1 for side in population.shape), f"shape {population.shape} has an empty side", where)
+    _check(0 <= population.start < 1 << 20, f"start {population.start}", where)
+    if isinstance(population.program, LIF):
+        _validate_lif(population, population.program, network)
+        return
+    _check(not population.readout, "an input population cannot be the read-out", where)
+    if isinstance(population.program, Source):
+        _validate_source(population.program, population.shape, where)
+    else:
+        _check(
+            population.shape[0] == network.steps,
+            f"a clock of {population.shape[0]} steps in a network with windows of {network.steps}",
+            where,
+        )
+
+
+def _validate_source(program: Source, shape: tuple[int, ...], where: str) -> None:
+    _in(program.payload_bits, (1, limits.PAYLOAD_BITS_LIMIT), "payload_bits", where)
+    _in(program.low_bits, (0, program.payload_bits - 1), "low_bits", where)
+    _check(shape[0] % program.slices == 0, f"{shape[0]} channels in {program.slices} slices", where)
+    channels = shape[0] // program.slices
+    _check(len(program.offset) in (0, channels), f"{len(program.offset)} offsets for {channels} channels", where)
+    for value in program.offset:
+        _in(value, (0, (1 << program.payload_bits) - 1), "offset", where)
+
+
+def _validate_lif(population: Population, program: LIF, network: Network) -> None:
+    where = f"population {population.id}"
+    ranges = {
+        "du": limits.DU_RANGE,
+        "dv": limits.DV_RANGE,
+        "vth": (0, limits.VTH_LIMIT - 1),
+        "bias_mant": limits.BIAS_MANT_RANGE,
+    }
+    for name, bounds in ranges.items():
+        values = getattr(program, name)
+        _all_in(values, bounds, name, where)
+        _broadcasts(values, population.shape, name, where)
+    _in(program.bias_exp, limits.BIAS_EXP_RANGE, "bias_exp", where)
+    _check(program.reset in RESETS, f"reset {program.reset!r}, known are {', '.join(RESETS)}", where)
+    if program.gate is not None:
+        _validate_gate(program.gate, where)
+    if network.period > network.steps and not population.readout:
+        _check(program.gate is not None, "sends spikes in a network with guard steps but has no gate", where)
+        _check(population.start >= 1, "a gated population cannot start at step 0: its gate arrives at step 1", where)
+
+
+def _validate_gate(gate: Gate, where: str) -> None:
+    _in(gate.weight, (2, -limits.WEIGHT_RANGE[0]), "gate weight", where)
+    _check(gate.weight % 2 == 0, f"gate weight {gate.weight} is odd", where)
+    _in(gate.exponent, limits.WEIGHT_EXP_RANGE, "gate exponent", where)
+
+
+def _validate_connection(connection: Connection, network: Network) -> None:
+    where = f"connection {connection.id}"
+    by_id = {p.id: p for p in network.populations}
+    for end in (connection.source, connection.target):
+        _check(end in by_id, f"population {end!r} does not exist", where)
+    source, target = by_id[connection.source], by_id[connection.target]
+    _check(isinstance(target.program, LIF), f"ends in the input population {target.id}", where)
+    _check(not source.readout, f"starts at the read-out {source.id}, which sends no spikes", where)
+    _in(connection.weight_exp, limits.WEIGHT_EXP_RANGE, "weight_exp", where)
+    weight = connection.synapses.weight
+    _all_in(weight, limits.WEIGHT_RANGE, "weight", where)
+    odd = int(np.count_nonzero(weight & 1))
+    _check(odd == 0, f"{odd} odd weights: the chip drops the lowest bit of a signed 8-bit weight", where)
+    _check(bool(np.any(weight)), "every weight is zero", where)
+    _all_in(connection.delay, (0, limits.DELAY_LIMIT), "delay", where)
+    channels = source.shape[:1]
+    _check(connection.delay.shape == channels, f"delay of shape {connection.delay.shape}, expected {channels}", where)
+    if isinstance(connection.synapses, Dense):
+        expected = (target.size, source.size)
+        _check(weight.shape == expected, f"weight of shape {weight.shape}, expected {expected}", where)
+    else:
+        _validate_convolution(connection.synapses, source, target, where)
+    guard = network.period - network.steps
+    reach = np.abs(target.start - source.start - 1 - connection.delay).max(initial=0)
+    _check(
+        int(reach) <= guard,
+        f"reaches {int(reach)} steps beyond its window into the neighbouring sample, guard steps {guard}",
+        where,
+        "retime the network, or leave more guard steps between samples",
+    )
+
+
+def _validate_convolution(synapses: Convolution, source: Population, target: Population, where: str) -> None:
+    weight, groups = synapses.weight, synapses.groups
+    _check(weight.ndim == 4, f"weight of shape {weight.shape}, expected (O, I, kH, kW)", where)
+    _check(len(source.shape) == 3, f"source of shape {source.shape}, expected (C, H, W)", where)
+    _check(groups >= 1 and weight.shape[0] % groups == 0, f"{weight.shape[0]} outputs in {groups} groups", where)
+    _check(weight.shape[1] * groups == source.shape[0], f"{weight.shape[1]} x {groups} inputs, {source.shape}", where)
+    for axis in (0, 1):
+        _in(synapses.stride[axis], (1, 64), "stride", where)
+        _in(synapses.padding[axis], (0, 64), "padding", where)
+        _in(synapses.dilation[axis], (1, 64), "dilation", where)
+    shape = synapses.output_shape(source.shape)
+    _check(shape == target.shape, f"gives {shape}, its target has {target.shape}", where)
