@@ -295,7 +295,9 @@ def _check_neuron(node: Neuron, shape: Shape) -> None:
         values = rows(getattr(node, name), len(shape))
         if values.ndim != len(shape) or any(v not in (1, s) for v, s in zip(values.shape, shape, strict=True)):
             raise UserError(f"{name} of shape {values.shape} for an output of {shape}", where=node.where)
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > most:
+        allowed = np.isfinite(values) & (values >= 0) & (values <= most)
+        if not allowed.all():
             limits = f"0..{most:g}" if np.isfinite(most) else "finite and at least 0"
-            worst = values.flat[int(np.abs(np.nan_to_num(values - 0.5, nan=np.inf)).argmax())]
-            raise UserError(f"a {name.replace('_', ' ')} of {worst:g}, allowed {limits}", where=node.where)
+            raise UserError(
+                f"a {name.replace('_', ' ')} of {values[~allowed][0]:g}, allowed {limits}", where=node.where
+            )

@@ -233,7 +233,7 @@ def test_the_interpreter_does_what_the_equations_say(seed: int, reset: g.Reset, 
         ({"leak": np.array([0.5, -0.1, 0.5])}, r"a leak of -0\.1"),
         ({"leak": np.array([0.5, 0.5])}, r"leak of shape \(2, 1, 1\) for an output of \(3, 2, 2\)"),
         ({"current_leak": np.nan}, "a current leak of nan"),
-        ({"threshold": -1.0}, "a threshold of -1, allowed finite and at least 0"),
+        ({"threshold": np.array([5.0, -1.0, 0.0])}, "a threshold of -1, allowed finite and at least 0"),
         ({"threshold": np.inf}, "a threshold of inf"),
         ({"reset": "half"}, "reset 'half', known are zero, subtract"),
     ],
@@ -333,9 +333,42 @@ def test_a_clock_starts_when_it_is_needed_and_needs_no_delay() -> None:
             assert not connection.delay.any()
 
 
+def test_a_clock_of_two_populations_starts_for_the_first_and_waits_for_the_second() -> None:
+    graph = told()
+    nodes = [replace(n, inputs=("c3", "late")) if n.id == "join3" else n for n in graph.nodes]
+    at = next(i for i, n in enumerate(nodes) if n.id == "n3")
+    late = g.Convolution("late", "", ("clock",), np.ones((3, 4, 1, 1)) * 0.2, None)
+    nodes[at : at + 1] = [late, g.Add("join3", "", ("c3", "late")), replace(nodes[at], inputs=("join3",))]
+    graph, x = graph.with_nodes(nodes), told_inputs()
+    retimed = retime(lower_graph(graph)["bias_to_clock"], 1)
+    starts = {n.id: n.start for n in retimed.windowed()}
+    assert starts["clock"] == starts["n2"] - 1 == starts["n3"] - 2
+    delays = {n.id: n.steps for n in retimed.nodes if isinstance(n, g.Delay)}
+    assert delays["late.delay"].tolist() == [1] * 4
+    before, after = interpret(graph, x), interpret(retimed, x)
+    for name, values in before.values.items():
+        np.testing.assert_allclose(after.values[name], values, atol=1e-9, err_msg=name)
+
+
+def test_a_threshold_of_each_place_reaches_the_machine() -> None:
+    """A spatial gain is a threshold for each neuron: (1, H, W)."""
+    graph = told()
+    place = np.random.default_rng(5).uniform(0.3, 0.9, (1, 4, 4))
+    changed = graph.with_nodes([replace(n, threshold=place) if n.id == "n1" else n for n in graph.nodes])
+    network = check_compiled(changed)
+    program = network.population("n1").program
+    assert isinstance(program, LIF)
+    assert program.vth.shape == (3, 4, 4)
+    assert len(np.unique(program.vth[0])) == 16
+
+
 def test_a_compiled_network_of_every_program_is_equal() -> None:
+    check_compiled(told())
+
+
+def check_compiled(graph: g.Graph) -> Network:
     x = told_inputs(30)
-    network = compile_graph(lower_graph(told()), x).network
+    network = compile_graph(lower_graph(graph), x).network
     inputs = x.swapaxes(0, 1).astype(np.int64)
     slow, quick = reference.run(network, inputs), fast.run(network, inputs)
     result = equivalence.compare(network, quick, slow, inputs)
@@ -343,6 +376,7 @@ def test_a_compiled_network_of_every_program_is_equal() -> None:
     assert all(p.spikes for p in result.populations if p.id != "readout")
     for record in network.records:
         assert record.spike_agreement > 0.93, record
+    return network
 
 
 # --- proofs ---
@@ -381,6 +415,39 @@ def test_proved_programs_neither_wrap_nor_fire_outside_their_windows(
             fired = v > program.threshold
             assert t < steps or not fired.any(), (kind, t)
             v = np.where(fired, v - program.threshold if program.reset == "subtract" else 0, v)
+
+
+def test_a_current_with_memory_wraps_although_its_input_does_not() -> None:
+    program = LIF(4095, 100, 1000, 0, 0)
+    low, high = ints([0]), ints([60_000])
+    assert proof.prove(program, low, high, 4, gated=False, readout=False) is not None
+    slow = replace(program, du=ints(40))
+    assert proof.prove(slow, low, high, 2, gated=False, readout=False) is not None
+    assert proof.prove(slow, low, high, 4, gated=False, readout=False) is None
+
+
+@pytest.mark.parametrize(
+    "program",
+    [LIF(1000, 0, 5000, 0, 0), LIF(4095, 0, 300, 0, 0, reset="subtract")],
+    ids=["what the current remembers", "what the reset leaves"],
+)
+def test_a_gate_that_forgets_what_the_window_leaves_is_too_weak(program: LIF) -> None:
+    """The highest input for a window, then the gate: silent with what `prove` chooses, not with the gate for a_in."""
+    low, high, steps = ints([0]), ints([2000]), 4
+    proved = proof.prove(program, low, high, steps, gated=True, readout=False)
+    weak = proof.gate_for(high, ints([0]))
+    assert proved is not None
+    assert proved[0].gate is not None
+    assert weak is not None
+    spikes = {}
+    for name, gate in (("proved", proved[0].gate), ("weak", weak)):
+        current = torch.from_numpy(ints([[2000]] * steps + [[2000 - gate.current]] * 3))[..., None]
+        arrays = (torch.from_numpy(values) for values in (program.vth, program.bias, program.dv, program.du))
+        fired, _ = fixed_point.loihi_lif(current, *arrays, subtract=program.reset == "subtract")
+        spikes[name] = fired.flatten().tolist()
+    assert any(spikes["proved"][:steps])
+    assert not any(spikes["proved"][steps:])
+    assert any(spikes["weak"][steps:])
 
 
 def test_one_step_of_a_clock_at_a_time() -> None:

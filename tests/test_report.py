@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from test_deploy import make_activity
+from test_neurons import lively, lively_inputs
 
 from deploy import chip as chips
 from deploy import command, cost, mapping, rules
@@ -21,6 +23,8 @@ from deploy.report import formats
 from deploy.report.equivalence import read_equivalence
 from export.network import LayerRecord, Network
 from export.store import write_network
+from sim import fast
+from sim.activity import measure
 from train.errors import CheckFailedError, UserError
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=http://example.org/x>{{ 7*7 }}[bold]"
@@ -261,3 +265,20 @@ def test_planning_and_reporting_import_no_torch() -> None:
     )
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_what_is_not_stock_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Clocks are drawn, and a reset that Lava does not have is a line in the report and on the screen."""
+    network, x = lively(), lively_inputs(3)
+    write_network(tmp_path / "network.h5", network)
+    write_activity(tmp_path / "activity.h5", measure(network, fast.run(network, x), x, {}))
+    command.deploy(tmp_path, "loihi2")
+    page = html.unescape((tmp_path / "report.html").read_text())
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["network"]["not_stock"][0] in page
+    assert "A spike subtracts the threshold in dense" in " ".join(capsys.readouterr().out.split())
+    kinds = {p["id"]: (p["kind"], p["reset"]) for p in report["network"]["populations"]}
+    assert kinds["clock"] == ("clock", None)
+    assert kinds["dense"] == ("LIF", "subtract")
+    assert ">clock<" in page
+    assert "LIF, gated, reset subtracts" in page
