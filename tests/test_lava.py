@@ -17,7 +17,7 @@ from conftest import digits_like_inputs, ints, temporal_shift_network
 from test_neurons import FAULTS, lively, lively_inputs
 
 from deploy.lava import synapses
-from export.network import LIF, Connection, Convolution, Dense, Gate, Ints, Network, Population, Source
+from export.network import LIF, Clock, Connection, Convolution, Dense, Gate, Ints, Network, Population, Source
 from export.store import write_network
 from sim import lava, reference
 from sim.recording import Recording
@@ -178,6 +178,45 @@ def test_lava_equals_the_reference_with_every_program() -> None:
             continue  # seen in more samples than Lava gets here
         with pytest.raises(AssertionError, match="not equal"):
             assert_equal(found, reference.run(plant(network), inputs))
+
+
+@pytest.mark.lava
+def test_lava_equals_the_reference_at_the_corners() -> None:
+    """Every neuron its own decays, the ends of their ranges among them; currents wrap and potentials clip."""
+    rng = np.random.default_rng(4)
+    du = ints(rng.permutation([-1, 0, 1, 4094, 4095, *rng.integers(-1, 4096, 35)]))
+    dv = ints(rng.permutation([0, 1, 4094, 4095, *rng.integers(0, 4096, 36)]))
+    vth, bias = ints(rng.integers(0, 131_072, 40)) >> ints(rng.integers(0, 10, 40)), ints(rng.integers(-4096, 4096, 40))
+    zero = LIF(du, dv, vth, bias, 6)
+    weights = [even(rng, 40, 8, low=-128, high=128) for _ in range(4)]
+    out = even(rng, 3, 40)
+    network = Network(
+        name="corners",
+        steps=8,
+        period=8,
+        populations=(
+            Population("input", "", (8,), 0, Source(payload_bits=8)),
+            Population("clock", "", (8,), 0, Clock()),
+            Population("zero", "", (40,), 1, zero),
+            Population("subtract", "", (40,), 1, dataclasses.replace(zero, reset="subtract")),
+            Population("readout", "", (3,), 2, READOUT, readout=True),
+        ),
+        connections=(
+            Connection("a", "", "input", "zero", Dense(weights[0]), 0, ints([0] * 8)),
+            Connection("b", "", "input", "subtract", Dense(weights[1]), 0, ints([0] * 8)),
+            Connection("c", "", "clock", "zero", Dense(weights[2]), 7, ints([0] * 8)),
+            Connection("d", "", "clock", "subtract", Dense(weights[3]), 7, ints([0] * 8)),
+            Connection("e", "", "zero", "readout", Dense(out), 0, ints([0] * 40)),
+            Connection("f", "", "subtract", "readout", Dense(out), 0, ints([0] * 40)),
+        ),
+    )
+    inputs = graded(network, 8, 4)
+    stream = reference.simulate(network, inputs)
+    assert max(np.abs(stream.current[name]).max() for name in ("zero", "subtract")) > 1 << 17  # some currents wrap
+    assert (
+        max(np.abs(stream.membrane[name]).max() for name in ("zero", "subtract")) == (1 << 23) - 1
+    )  # and v is clipped
+    assert_equal(lava.run(network, inputs, timeout=TIMEOUT), reference.run(network, inputs))
 
 
 @pytest.mark.lava

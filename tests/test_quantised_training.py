@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from export.network import LIF, Network
 from export.pipeline import compile_graph, lower_graph
-from export.quantise import finest_exponent, quantise_bias, quantise_weights
+from export.quantise import finest_exponent, quantise_bias, quantise_decay, quantise_weights
 from export.trace import trace
 from sim import equivalence, fast, float_model, reference, torch_engine
 from train import checkpoint, data, kernels, layers, loop, models, optimise, runs
@@ -123,18 +123,25 @@ def test_spikes_are_those_of_the_chip(seed: int, dv: int, vth: int, reach: int) 
     assert torch.equal(found.bool(), expected)
 
 
-def test_gradient_is_that_of_the_float_neuron() -> None:
+@pytest.mark.parametrize("leak", [0.25, (0.25, 0.75, 0.0)], ids=["one leak", "a leak each"])
+def test_gradient_is_that_of_the_float_neuron(leak: float | tuple[float, ...]) -> None:
     """At a fine scale rounding does not matter, so the gradients of current and bias are the float neuron's."""
     torch.manual_seed(0)
     scale = torch.tensor([2.0**14, 2.0**13, 2.0**12], dtype=torch.float64).view(3, 1, 1)
     current = (torch.rand(5, 2, 3, 4, 4, dtype=torch.float64) * scale).round().requires_grad_()
     bias = (torch.tensor([0.1, -0.1, 0.05], dtype=torch.float64).view(3, 1, 1) * scale * 64).round().requires_grad_()
-    vth, dv = torch.round(scale * 0.5).long(), torch.tensor(3072)
+    vth, dv = torch.round(scale * 0.5).long(), torch.as_tensor(quantise_decay(np.asarray(leak)))
+    dv = dv.view(-1, 1, 1) if dv.ndim else dv
     upstream = torch.randn(5, 2, 3, 4, 4)
     spikes = integer_lif(current, bias, vth, dv, scale, 0.5, TanhWindow())
     ours = torch.autograd.grad((spikes * upstream).sum(), (current, bias))
     unit = 64 * scale
-    expected = kernels.lif(current / scale + bias / unit, 0.25, 0.5, TanhWindow())
+    expected = kernels.lif(
+        current / scale + bias / unit,
+        torch.tensor(leak, dtype=torch.float64) if isinstance(leak, tuple) else leak,
+        0.5,
+        TanhWindow(),
+    )
     assert torch.equal(spikes, expected.float())
     theirs = torch.autograd.grad((expected * upstream).sum(), (current, bias))
     for found, wanted in zip(ours, theirs, strict=True):
