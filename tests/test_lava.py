@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import digits_like_inputs, ints, temporal_shift_network
-from test_neurons import FAULTS, lively, lively_inputs
+from test_neurons import FAULTS, lively, lively_inputs, told, told_inputs
 
 from deploy.lava import synapses
 from export.network import LIF, Clock, Connection, Convolution, Dense, Gate, Ints, Network, Population, Source
+from export.pipeline import compile_graph, lower_graph
 from export.store import write_network
 from sim import lava, reference
 from sim.recording import Recording
@@ -178,6 +179,16 @@ def test_lava_equals_the_reference_with_every_program() -> None:
             continue  # seen in more samples than Lava gets here
         with pytest.raises(AssertionError, match="not equal"):
             assert_equal(found, reference.run(plant(network), inputs))
+
+
+@pytest.mark.lava
+def test_proved_gates_keep_every_program_silent() -> None:
+    """A compiled network with guard steps; the engine refuses a spike outside a window."""
+    x = told_inputs(8)
+    network = compile_graph(lower_graph(told(shift=True)), x).network
+    inputs = x.swapaxes(0, 1).astype(np.int64)
+    assert network.period > network.steps
+    assert_equal(lava.run(network, inputs, timeout=TIMEOUT), reference.run(network, inputs))
 
 
 @pytest.mark.lava

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import nir_machine
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,9 @@ from conftest import ints
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export import command, limits, proof
 from export import graph as g
-from export import limits, proof
+from export.formats.nir_writer import write_nir
 from export.interpret import interpret
 from export.network import LIF, Clock, Connection, Convolution, Dense, Gate, Network, Population, Source
 from export.passes.affine_into_sums import affine_into_sums
@@ -256,8 +259,11 @@ def test_a_clock_tells_the_steps_of_its_window() -> None:
 # --- passes ---
 
 
-def told(steps: int = 4) -> g.Graph:
-    """A residual block with gains of both signs, a code for each step, a synaptic current behind a bias."""
+def told(steps: int = 4, shift: bool = False) -> g.Graph:
+    """A residual block with gains of both signs, a code for each step, a synaptic current behind a bias.
+
+    `shift`: with a temporal shift in front of the synaptic current, so that there are guard steps and gates.
+    """
     rng = np.random.default_rng(2)
     gain = np.array([0.7, -0.8, 1.3])
 
@@ -280,7 +286,8 @@ def told(steps: int = 4) -> g.Graph:
             g.Add("coded", "", ("join", "code")),
             g.Affine("gain", "", ("coded",), gain, np.array([0.1, 0.2, -0.1])),
             g.Neuron("n2", "", ("gain",), rng.uniform(0, 1, 3), 0.5, reset="subtract"),
-            convolution("c3", "n2", 3, 0.4),
+            *([g.TemporalShift("shift", "", ("n2",), 0.4, 1, 2)] if shift else []),
+            convolution("c3", "shift" if shift else "n2", 3, 0.4),
             g.Neuron("n3", "", ("c3",), 0.5, 0.5, current_leak=np.array([0.0, 0.5, 0.8])),
             g.Dense("d4", "", ("n3",), rng.normal(0, 0.3, (5, 48)), rng.normal(0, 0.2, 5)),
             g.Neuron("n4", "", ("d4",), 0.5, 0.5, current_leak=0.7),
@@ -362,8 +369,10 @@ def test_a_threshold_of_each_place_reaches_the_machine() -> None:
     assert len(np.unique(program.vth[0])) == 16
 
 
-def test_a_compiled_network_of_every_program_is_equal() -> None:
-    check_compiled(told())
+@pytest.mark.parametrize("shift", [False, True])
+def test_a_compiled_network_of_every_program_is_equal(shift: bool) -> None:
+    network = check_compiled(told(shift=shift))
+    assert (network.period > network.steps) == shift
 
 
 def check_compiled(graph: g.Graph) -> Network:
@@ -377,6 +386,40 @@ def check_compiled(graph: g.Graph) -> Network:
     for record in network.records:
         assert record.spike_agreement > 0.93, record
     return network
+
+
+# --- NIR ---
+
+
+def test_leaks_of_each_channel_in_nir(tmp_path: Path) -> None:
+    """The file, run as its nodes are written, gives the spikes of the graph."""
+    rng = np.random.default_rng(4)
+    nodes = (
+        g.Input("input", "", (), (2, 4, 4), 15),
+        g.Convolution("c", "", ("input",), rng.normal(0, 0.1, (3, 2, 3, 3)), rng.normal(0, 0.2, 3), (1, 1), (1, 1)),
+        g.Neuron("n", "", ("c",), np.array([0.2, 0.5, 0.9]), rng.uniform(0.3, 0.9, (1, 4, 4))),
+        g.Dense("head", "", ("n",), rng.normal(0, 0.3, (2, 48)), None),
+        g.Accumulate("readout", "", ("head",)),
+    )
+    graph, x = g.Graph("leaks", nodes, 4), told_inputs()
+    write_nir(tmp_path / "model.nir", graph)
+    expected, found = interpret(graph, x).values, nir_machine.run(tmp_path / "model.nir", x.swapaxes(0, 1))
+    assert expected["n"].any()
+    np.testing.assert_array_equal(found["n"].swapaxes(0, 1), expected["n"])
+    np.testing.assert_allclose(found["readout"].swapaxes(0, 1), expected["readout"], atol=1e-9)
+
+
+def test_what_nir_cannot_say_is_named_and_stops_only_who_asked_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = (*told().nodes[:2], g.Neuron("n", "stage.n", ("c1",), 0.5, 0.5, reset="subtract"))
+    graph, path = g.Graph("subtracts", nodes, 4), tmp_path / "model.nir"
+    path.write_text("of an export before")
+    with pytest.raises(UserError, match=r"stage\.n: NIR has no reset that subtracts"):
+        command._write_nir(path, graph, asked=True)
+    command._write_nir(path, graph, asked=False)
+    assert not path.exists()
+    assert "NIR has no reset that subtracts" in " ".join(capsys.readouterr().out.split())
 
 
 # --- proofs ---
