@@ -25,6 +25,7 @@ ASSUMPTIONS = (
     "Memory counts synapses (weight, neuron index, delay), the gate's synapse and the delay accumulators; not the"
     " neurons' own state or axon tables.",
 )
+ROUNDS = 8  # of a recurrent network: each takes the cuts of the one before for what lies behind a connection back
 Cut = tuple[Ints, Ints, Ints]  # for each axis, where its blocks begin
 
 
@@ -113,14 +114,28 @@ def plan(network: Network, chip: Chip) -> Plan:
     `deploy.rules` turns it into a violation.
     """
     cuts: dict[str, Cut] = {}
-    placements: list[Placement] = []
-    for population in reversed(network.populations):  # targets first: axons out depend on how the targets are cut
-        if not isinstance(population.program, LIF):
-            continue
-        demand = _demand(network, population, chip, cuts)
-        cuts[population.id] = _best_cut(demand, chip)
-        placements.append(_placement(network, population, chip, demand, cuts[population.id]))
-    return Plan(chip, tuple(reversed(placements)))
+    for _ in range(ROUNDS if _leads_back(network) else 1):
+        earlier, cuts = cuts, {}
+        demands: dict[str, _Demand] = {}
+        for population in reversed(network.populations):  # targets first: axons out depend on how the targets are cut
+            if isinstance(population.program, LIF):
+                demands[population.id] = _demand(network, population, chip, {**earlier, **cuts})
+                cuts[population.id] = _best_cut(demands[population.id], chip)
+        if _same(cuts, earlier):
+            break
+    placed = [p for p in network.populations if p.id in demands]
+    return Plan(chip, tuple(_placement(network, p, chip, demands[p.id], cuts[p.id]) for p in placed))
+
+
+def _leads_back(network: Network) -> bool:
+    place = {population.id: index for index, population in enumerate(network.populations)}
+    return any(place[c.source] >= place[c.target] for c in network.connections)
+
+
+def _same(cuts: dict[str, Cut], earlier: dict[str, Cut]) -> bool:
+    return bool(earlier) and all(
+        np.array_equal(a, b) for name in cuts for a, b in zip(cuts[name], earlier[name], strict=True)
+    )
 
 
 def synapse_bits(connection: Connection, chip: Chip) -> int:
@@ -160,6 +175,8 @@ def _demand(network: Network, population: Population, chip: Chip, cuts: dict[str
     sources = dict.fromkeys(c.source for c in network.inputs_of(population.id))
     axons_out = np.zeros(grid(population.shape), dtype=np.int64)
     for target_id in dict.fromkeys(c.target for c in network.connections if c.source == population.id):
+        if target_id not in cuts:  # the first round of a recurrent network
+            continue
         axes = _union(network, population.id, target_id)
         blocks = (
             np.logical_or.reduceat(mask, starts, axis=0).sum(0)

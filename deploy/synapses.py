@@ -28,7 +28,9 @@ def taps(synapses: Convolution, axis: int, source_side: int, target_side: int) -
         - synapses.padding[axis]
         + np.arange(kernel)[:, None] * synapses.dilation[axis]
     )
-    mask: Mask = position[:, :, None] == np.arange(source_side)
+    sources = np.arange(source_side)
+    first, end = synapses.crop[axis][0], source_side - synapses.crop[axis][1]
+    mask: Mask = (position[:, :, None] == sources) & (sources >= first) & (sources < end)
     return mask
 
 

@@ -7,6 +7,9 @@ from typing import TypeAlias
 
 from export.programs import Ints
 
+Crop: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+NO_CROP: Crop = ((0, 0), (0, 0))
+
 
 @dataclass(frozen=True, eq=False)
 class Dense:
@@ -17,13 +20,17 @@ class Dense:
 
 @dataclass(frozen=True, eq=False)
 class Convolution:
-    """2-D cross-correlation, as in PyTorch: weight (O, I / groups, kH, kW), pairs are (height, width)."""
+    """2-D cross-correlation, as in PyTorch: weight (O, I / groups, kH, kW), pairs are (height, width).
+
+    `crop`: rows (top, bottom) and columns (left, right) of the source that have no synapse here; sizes do not change.
+    """
 
     weight: Ints
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    crop: Crop = NO_CROP
 
     def output_shape(self, source: tuple[int, ...]) -> tuple[int, int, int]:
         """(O, H', W') for a source of shape (C, H, W)."""

@@ -8,13 +8,15 @@ machine steps and every convolution or dense costs `synapse_steps`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from export.connections import NO_CROP, Crop
 from export.programs import RESETS, Reset
 from export.quantise import rows
 from train.errors import UserError
@@ -69,6 +71,7 @@ class Convolution(Node):
     """2-D cross-correlation: weight (O, I / groups, kH, kW), bias (O,) or one for each neuron (O, H, W), or None.
 
     `exponent`: that of the integer weights where training chose it, None where quantisation is to choose.
+    `crop`: rows (top, bottom) and columns (left, right) of its source that it reads as zeros; sizes stay as they are.
     """
 
     weight: Floats
@@ -78,6 +81,7 @@ class Convolution(Node):
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     exponent: int | None = None
+    crop: Crop = NO_CROP
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +95,15 @@ class Dense(Node):
 
 @dataclass(frozen=True, eq=False)
 class AveragePool(Node):
-    """Mean over kernel windows without padding; windows that would overhang are left out, as in PyTorch."""
+    """Sums over windows of a map padded with zeros, over `divisor` (None: the window's size, so that it is a mean).
+
+    Windows that would overhang are left out, as in PyTorch. Sum pooling has divisor 1.
+    """
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+    divisor: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +173,17 @@ class Delay(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Feedback(Node):
+    """The spikes of the neuron `of`, at the same step, for a node that stands before it: how a graph says a loop.
+
+    It has no inputs. Somewhere around its loop there must be time: a delay, or synapses that take steps.
+    """
+
+    of: str
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
 class TemporalShift(Node):
     """x + alpha z, where z sees t + 1 in channels [0, future), t - 1 in [future, past), t in the rest (TS-SNN)."""
 
@@ -179,11 +199,11 @@ Windowed: TypeAlias = Input | Clock | Neuron | Accumulate
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Nodes in an order in which inputs come first. The last node is the answer.
+    """Nodes in an order in which inputs come first; `Feedback` alone looks ahead. The last node is the answer.
 
     Raises:
         UserError: an id twice, an input that is not there or comes later, a shape that does not fit, a leak outside
-            0..1, a clock of another window.
+            0..1, a clock of another window, feedback of what is no neuron.
     """
 
     name: str
@@ -203,6 +223,12 @@ class Graph:
             shapes[node.id] = output_shape(node, [shapes[name] for name in node.inputs])
             if isinstance(node, Clock) and node.shape[0] != self.steps:
                 raise UserError(f"tells {node.shape[0]} steps, the window has {self.steps}", where=node.where)
+        neurons = {node.id for node in self.nodes if isinstance(node, Neuron)}
+        for node in self.nodes:
+            if isinstance(node, Feedback) and (node.of not in neurons or shapes[node.of] != node.shape):
+                raise UserError(
+                    f"feedback of {node.of!r}: there is no neuron with shape {node.shape}", where=node.where
+                )
         object.__setattr__(self, "shapes", shapes)
 
     def __getitem__(self, node_id: str) -> Node:
@@ -236,15 +262,34 @@ def rewire(node: Node, old: str, new: str) -> Node:
     return replace(node, inputs=tuple(new if name == old else name for name in node.inputs))
 
 
+def fresh(name: str, taken: Container[str]) -> str:
+    """`name`, or with a number behind it where it is taken."""
+    return next(free for free in chain([name], (f"{name}.{n}" for n in count(2))) if free not in taken)
+
+
+def summands(nodes: Mapping[str, Node], node: Node) -> list[str]:
+    """The ids of what `node` adds up, sums of sums taken apart; of a node that is no sum its own."""
+    if not isinstance(node, Add):
+        return [node.id]
+    return [name for source in node.inputs for name in summands(nodes, nodes[source])]
+
+
 def output_shape(node: Node, inputs: Sequence[Shape]) -> Shape:
     """The shape of a node's output for the shapes of its inputs.
 
     Raises:
         UserError: the shapes do not fit; the message names the node.
     """
+    shape = _shape(node, inputs)
+    if min(shape, default=0) < 1:
+        raise UserError(f"nothing is left of an input of {inputs[:1]}: its output is {shape}", where=node.where)
+    return shape
+
+
+def _shape(node: Node, inputs: Sequence[Shape]) -> Shape:
     if isinstance(node, Input):
         return node.coding.sent_shape(node.shape) if node.coding else node.shape
-    if isinstance(node, Clock):
+    if isinstance(node, Clock | Feedback):
         return node.shape
     if not inputs or (len(inputs) > 1 and not isinstance(node, Add)):
         raise UserError(f"{len(inputs)} inputs", where=node.where)
@@ -253,6 +298,8 @@ def output_shape(node: Node, inputs: Sequence[Shape]) -> Shape:
         case Convolution():
             if len(shape) != 3 or shape[0] != node.weight.shape[1] * node.groups:
                 raise UserError(f"input {shape} does not fit weight {node.weight.shape}", where=node.where)
+            if any(sum(node.crop[i]) > shape[i + 1] or min(node.crop[i]) < 0 for i in (0, 1)):
+                raise UserError(f"crop {node.crop} of an input {shape}", where=node.where)
             sides = [
                 (shape[i + 1] + 2 * node.padding[i] - node.dilation[i] * (node.weight.shape[i + 2] - 1) - 1)
                 // node.stride[i]
@@ -267,7 +314,9 @@ def output_shape(node: Node, inputs: Sequence[Shape]) -> Shape:
         case AveragePool():
             if len(shape) != 3:
                 raise UserError(f"input {shape}, expected (C, H, W)", where=node.where)
-            return shape[0], *((shape[i + 1] - node.kernel[i]) // node.stride[i] + 1 for i in (0, 1))
+            return shape[0], *(
+                (shape[i + 1] + 2 * node.padding[i] - node.kernel[i]) // node.stride[i] + 1 for i in (0, 1)
+            )
         case Flatten():
             return (int(np.prod(shape)),)
         case Add():

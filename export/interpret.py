@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from export.connections import NO_CROP
 from export.graph import (
     Accumulate,
     Add,
@@ -17,6 +18,7 @@ from export.graph import (
     Convolution,
     Delay,
     Dense,
+    Feedback,
     Flatten,
     Floats,
     Graph,
@@ -28,6 +30,7 @@ from export.graph import (
 )
 from export.programs import Reset
 from export.quantise import rows
+from train.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +51,29 @@ class Trace:
 def interpret(graph: Graph, inputs: Floats) -> Trace:
     """Run a graph on raw `inputs` [T, B, *shape], in float64.
 
-    Every node is evaluated over all machine steps at once, [L, B, ...]; values outside windows are zero.
+    Every node is evaluated over all machine steps at once, [L, B, ...]; values outside windows are zero. A loop is
+    evaluated again and again with what it gave before: each time one more step is right, until nothing changes.
+
+    Raises:
+        UserError: a loop through which a spike takes no time.
     """
     end = max(node.start for node in graph.windowed()) + graph.steps
-    values: dict[str, Floats] = {}
-    for node in graph.nodes:
-        if isinstance(node, Input):
-            values[node.id] = _place(node.coding.encode(inputs) if node.coding else inputs, node.start, end)
-        elif isinstance(node, Clock):
-            values[node.id] = _place(ticks(node.shape, inputs.shape[1]), node.start, end)
-        else:
-            values[node.id] = _evaluate(node, [values[name] for name in node.inputs], graph)
+    loops = [node for node in graph.nodes if isinstance(node, Feedback)]
+    fed = {node.id: np.zeros((end, inputs.shape[1], *node.shape)) for node in loops}
+    for _ in range(end * len(loops) + 1):  # one loop may wait for another
+        values = dict(fed)
+        for node in graph.nodes:
+            if isinstance(node, Input):
+                values[node.id] = _place(node.coding.encode(inputs) if node.coding else inputs, node.start, end)
+            elif isinstance(node, Clock):
+                values[node.id] = _place(ticks(node.shape, inputs.shape[1]), node.start, end)
+            elif not isinstance(node, Feedback):
+                values[node.id] = _evaluate(node, [values[name] for name in node.inputs], graph)
+        if all(np.array_equal(fed[node.id], values[node.of]) for node in loops):
+            break
+        fed = {node.id: values[node.of] for node in loops}
+    else:
+        raise UserError(f"feedback of {loops[0].of} without a delay", where=loops[0].where)
     windows = {n.id: values[n.id][n.start : n.start + graph.steps] for n in graph.windowed()}
     return Trace(windows, graph.steps)
 
@@ -98,7 +113,9 @@ def _evaluate(node: Node, inputs: list[Floats], graph: Graph) -> Floats:
             return _moved(synapse(node, x), graph.synapse_steps)
         case AveragePool():
             flat = torch.from_numpy(np.ascontiguousarray(x)).flatten(0, 1)
-            pooled: Floats = functional.avg_pool2d(flat, node.kernel, node.stride).numpy()
+            pooled: Floats = functional.avg_pool2d(
+                flat, node.kernel, node.stride, node.padding, divisor_override=node.divisor
+            ).numpy()
             return pooled.reshape(*x.shape[:2], *pooled.shape[1:])
         case Flatten():
             return x.reshape(*x.shape[:2], -1)
@@ -127,6 +144,11 @@ def _evaluate(node: Node, inputs: list[Floats], graph: Graph) -> Floats:
 
 def synapse(node: Convolution | Dense, x: Floats) -> Floats:
     """The weighted sums of one convolution or dense: [L, B, *in] to [L, B, *out], in float64."""
+    if isinstance(node, Convolution) and node.crop != NO_CROP:
+        (top, bottom), (left, right) = node.crop
+        inside = (..., slice(top, x.shape[-2] - bottom), slice(left, x.shape[-1] - right))
+        whole, x = x, np.zeros_like(x)
+        x[inside] = whole[inside]
     flat = torch.from_numpy(np.ascontiguousarray(x)).flatten(0, 1)
     weight = torch.from_numpy(node.weight)
     if isinstance(node, Dense):

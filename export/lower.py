@@ -76,7 +76,7 @@ def _network(retimed: Graph, guard: int, programs: dict[str, Program], choices: 
 def _connection(node: Synapse, source: str, target: str, weights: Weights, delay: np.ndarray) -> Connection:
     synapses: IntegerConvolution | IntegerDense
     if isinstance(node, Convolution):
-        synapses = IntegerConvolution(weights.values, node.stride, node.padding, node.dilation, node.groups)
+        synapses = IntegerConvolution(weights.values, node.stride, node.padding, node.dilation, node.groups, node.crop)
     else:
         assert isinstance(node, Dense)
         synapses = IntegerDense(weights.values)

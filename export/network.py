@@ -4,7 +4,8 @@ A network is a synchronous dataflow graph of populations and connections; every 
 delay of d costs d more. A sample is a window of `steps` steps, and samples follow each other every `period` steps.
 Population p sees sample n in machine steps [start_p + n * period, start_p + n * period + steps); machine steps count
 from 0. Within windows a source spike at window step i reaches its target at window step
-i + start_source + 1 + delay - start_target.
+i + start_source + 1 + delay - start_target. A connection may lead back, to its own population or to an earlier one:
+that is a recurrent network.
 
 Outside its window a population must be silent. Where `period > steps` every LIF population that sends spikes has a
 `Gate`: an inhibitory input that holds it below threshold then. State is reset to zero at the start of each window.
@@ -23,8 +24,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from export import limits
+from export.connections import NO_CROP as NO_CROP
 from export.connections import Connection as Connection
 from export.connections import Convolution as Convolution
+from export.connections import Crop as Crop
 from export.connections import Dense as Dense
 from export.connections import Synapses as Synapses
 from export.programs import LIF as LIF
@@ -96,7 +99,7 @@ class LayerRecord:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Populations, in an order in which sources come before targets, and the connections between them.
+    """Populations and the connections between them. Sources come before their targets, unless a connection leads back.
 
     Validated on construction against `export.limits`.
 
@@ -132,6 +135,16 @@ class Network:
             if population.id == population_id:
                 return population
         raise KeyError(population_id)
+
+    def loops(self) -> tuple[tuple[Population, ...], ...]:
+        """The populations in order, cut into the shortest runs that no connection leads back out of.
+
+        A feed-forward population is a run of its own; a run with a loop has to be simulated step by step.
+        """
+        place = {p.id: index for index, p in enumerate(self.populations)}
+        back = [(place[c.target], place[c.source]) for c in self.connections if place[c.source] >= place[c.target]]
+        cuts = [i for i in range(1, len(place)) if not any(first < i <= last for first, last in back)]
+        return tuple(self.populations[a:b] for a, b in zip([0, *cuts], [*cuts, len(place)], strict=True))
 
     def inputs_of(self, population_id: str) -> tuple[Connection, ...]:
         """The connections that end in a population."""

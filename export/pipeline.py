@@ -9,14 +9,18 @@ from export.graph import Floats, Graph
 from export.input_coding import choose_coding
 from export.lower import quantise_network
 from export.network import Network
-from export.passes.affine_into_sums import affine_into_sums
 from export.passes.bias_to_clock import bias_to_clock
 from export.passes.code_input import code_input
 from export.passes.compose_pooling import compose_pooling
+from export.passes.delay_before_pooling import delay_before_pooling
+from export.passes.distribute_sums import distribute_sums
+from export.passes.drop_flatten import drop_flatten
 from export.passes.fold_batch_norm import fold_batch_norm
 from export.passes.fold_input_scale import fold_input_scale
+from export.passes.gather_currents import gather_currents
 from export.passes.identity_synapses import identity_synapses
 from export.passes.retime import retime
+from export.passes.shift_of_currents import shift_of_currents
 from export.passes.shift_to_delays import shift_to_delays
 from export.quantise import Granularity, PerChannel, Signed
 from train.quantise.coding import Choice, CodingName
@@ -36,12 +40,16 @@ class Compiled:
 
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
-    affine_into_sums,
+    drop_flatten,
+    distribute_sums,
     fold_batch_norm,
+    shift_of_currents,
+    identity_synapses,
     fold_input_scale,
     shift_to_delays,
+    delay_before_pooling,
     compose_pooling,
-    identity_synapses,
+    gather_currents,
     bias_to_clock,
 )
 

@@ -54,6 +54,11 @@ class _Layer:
     steps: int
     gated: bool
 
+    @property
+    def recurrent(self) -> bool:
+        """Its own spikes are among its inputs."""
+        return any(term.source is self.node for term in self.terms)
+
 
 def search(
     graph: Graph,
@@ -137,9 +142,13 @@ def _layer(
         shape=shape,
         bias=total_bias(inputs, shape[0]),
         peaks=np.where(peaks > 0, peaks, peaks.max()),
-        inputs=tuple(_delayed(sources[t.source.id], t.delay) for t in inputs),
+        # what is fed back by a population that has no integers yet starts as the float model's spikes
+        inputs=tuple(_delayed(sources.get(t.source.id, trace.values[t.source.id]), t.delay) for t in inputs),
         payloads=tuple(
-            proof.payload(programs[t.source.id], len(t.delay), aligned=len(np.unique(t.delay)) == 1) for t in inputs
+            proof.payload(programs[t.source.id], len(t.delay), aligned=len(np.unique(t.delay)) == 1)
+            if t.source.id in programs
+            else proof.spikes(len(t.delay))
+            for t in inputs
         ),
         target=trace.values[node.id],
         steps=graph.steps,
@@ -244,8 +253,22 @@ class _Scored:
 
 
 def _run(layer: _Layer, integers: _Integers) -> npt.NDArray[np.bool_] | Ints:
+    """Its output; a recurrent layer runs again on its own spikes until they stay: each time one more step is right."""
+    inputs, output = layer.inputs, _respond(layer, integers, layer.inputs)
+    while layer.recurrent:
+        fed = tuple(
+            _delayed(output.astype(np.float64), term.delay) if term.source is layer.node else x
+            for term, x in zip(layer.terms, inputs, strict=True)
+        )
+        if all(np.array_equal(a, b) for a, b in zip(fed, inputs, strict=True)):
+            break
+        inputs, output = fed, _respond(layer, integers, fed)
+    return output
+
+
+def _respond(layer: _Layer, integers: _Integers, inputs: tuple[Floats, ...]) -> npt.NDArray[np.bool_] | Ints:
     current: Ints | int = 0
-    for term, w, x, payload in zip(layer.terms, integers.weights, layer.inputs, layer.payloads, strict=True):
+    for term, w, x, payload in zip(layer.terms, integers.weights, inputs, layer.payloads, strict=True):
         largest_sum = np.abs(w.values).reshape(len(w.values), -1).sum(1).max() * payload.peak
         exact = np.float32 if largest_sum < 1 << 24 else np.float64  # every partial sum is a whole number below it
         node = replace(term.synapse, weight=w.values.astype(exact), bias=None)

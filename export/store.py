@@ -128,6 +128,7 @@ def _write_connection(group: h5py.Group, order: int, connection: Connection) -> 
             padding=synapses.padding,
             dilation=synapses.dilation,
             groups=synapses.groups,
+            crop=synapses.crop,
         )
     group.create_dataset("weight", data=synapses.weight.astype(np.int16), compression="gzip", compression_opts=1)
     group["delay"] = connection.delay.astype(np.uint8)
@@ -255,7 +256,8 @@ def _read_connection(name: str, group: h5py.Group) -> Connection:
         synapses = Dense(weight)
     elif kind == "convolution":
         stride, padding, dilation = (_pair(group, key) for key in ("stride", "padding", "dilation"))
-        synapses = Convolution(weight, stride, padding, dilation, int(attrs["groups"]))
+        vertical, horizontal = ((int(a), int(b)) for a, b in attrs["crop"])
+        synapses = Convolution(weight, stride, padding, dilation, int(attrs["groups"]), (vertical, horizontal))
     else:
         raise UserError(f"connection {name}: kind {kind!r}, known are 'dense' and 'convolution'")
     return Connection(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.graph import Add, Clock, Delay, Floats, Graph, Input, Spiking, Synapse, Windowed
+from export.graph import Add, Clock, Delay, Feedback, Floats, Graph, Input, Spiking, Synapse, Windowed
 from export.network import Ints
 from export.quantise import rows
 
@@ -22,7 +22,7 @@ class Term:
 
 
 def terms(graph: Graph, node: Windowed) -> tuple[Term, ...]:
-    """The terms whose sum is the current of `node`; the graph has been through `identity_synapses`."""
+    """The terms whose sum is the current of `node`; the graph has been through `gather_currents`."""
     if isinstance(node, Input | Clock):
         return ()
     current = graph[node.inputs[0]]
@@ -35,7 +35,8 @@ def _term(graph: Graph, name: str) -> Term:
     before = graph[synapse.inputs[0]]
     delay = before.steps if isinstance(before, Delay) else np.zeros(graph.shapes[before.id][0], dtype=np.int64)
     source = graph[before.inputs[0]] if isinstance(before, Delay) else before
-    assert isinstance(synapse, Synapse) and isinstance(source, Spiking)  # noqa: PT018 - held by identity_synapses
+    source = graph[source.of] if isinstance(source, Feedback) else source
+    assert isinstance(synapse, Synapse) and isinstance(source, Spiking)  # noqa: PT018 - held by gather_currents
     return Term(synapse, delay, source)
 
 

@@ -42,7 +42,8 @@ def trace(model: nn.Module, data: DataSpec, steps: int, name: str) -> g.Graph:
     for step in traced.nodes:
         inputs = tuple(ids[argument] for argument in step.all_input_nodes if argument in ids)
         if step.op == "placeholder":
-            nodes.append(g.Input("input", step.name, (), data.shape, data.levels))
+            free = "input" if "input" not in modules else "input.values"  # a layer may have this name
+            nodes.append(g.Input(free, step.name, (), data.shape, data.levels))
         elif step.op == "call_module":
             module, path = modules[str(step.target)], str(step.target)
             if isinstance(module, nn.Identity):
@@ -51,13 +52,15 @@ def trace(model: nn.Module, data: DataSpec, steps: int, name: str) -> g.Graph:
             if isinstance(module, trace_integers.LAYERS):
                 nodes = trace_integers.expand(module, path, inputs, nodes)
             elif isinstance(module, NEURONS):
-                nodes += _neuron(module, path, inputs, g.Graph(name, tuple(nodes), steps))
+                nodes += _neuron(module, path, inputs, g.Graph(name, tuple(nodes), steps).shapes[inputs[0]][0])
             elif isinstance(module, layers.PositionCode):
                 nodes += _position_code(module, path, inputs, g.Graph(name, tuple(nodes), steps))
+            elif isinstance(module, layers.Recurrent):
+                nodes += _recurrent(module, path, inputs)
             else:
                 nodes.append(_module(module, path, inputs))
         elif step.op == "call_function" and step.target in (operator.add, torch.add):
-            nodes.append(g.Add(step.name, step.name, inputs))
+            nodes.append(g.Add(step.name, _place(step), inputs))
         elif step.op == "output":
             break
         else:
@@ -124,12 +127,14 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _pool(module: layers.AvgPool2d, path: str, inputs: tuple[str, ...]) -> g.Node:
-    if _pair(module.padding) != (0, 0) or module.ceil_mode:
-        raise UserError("average pooling with padding or ceil_mode has no rule", where=path)
-    return g.AveragePool(path, path, inputs, _pair(module.kernel_size), _pair(module.stride))
+    padding = _pair(module.padding)
+    if module.ceil_mode or (padding != (0, 0) and not module.count_include_pad):
+        raise UserError("average pooling with ceil_mode or without its padding in the mean has no rule", where=path)
+    kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+    return g.AveragePool(path, path, inputs, kernel, stride, padding, module.divisor_override)
 
 
-def _neuron(module: Any, path: str, inputs: tuple[str, ...], before: g.Graph) -> list[g.Node]:
+def _neuron(module: Any, path: str, inputs: tuple[str, ...], channels: int) -> list[g.Node]:
     """V <- leak V + gain x: the gain scales the current, the passes bring it into the weights.
 
     Leak and gain are one number for the layer or one a channel; a gain may have either sign.
@@ -142,7 +147,7 @@ def _neuron(module: Any, path: str, inputs: tuple[str, ...], before: g.Graph) ->
     neuron = g.Neuron(path, path, inputs, leak, np.array([module.threshold]))
     if np.all(gain == 1):
         return [neuron]
-    scale = np.broadcast_to(gain, before.shapes[inputs[0]][:1]).copy()
+    scale = np.broadcast_to(gain, (channels,)).copy()
     scaled = g.Affine(f"{path}.gain", path, inputs, scale, np.zeros_like(scale))
     return [scaled, replace(neuron, inputs=(scaled.id,))]
 
@@ -161,6 +166,19 @@ def _position_code(module: layers.PositionCode, path: str, inputs: tuple[str, ..
     clock = g.Clock(f"{path}.clock", path, (), (len(code), *shape[1:]))
     weights = g.Convolution(f"{path}.code", path, (clock.id,), code.T[:, :, None, None].copy(), None)
     return [clock, weights, g.Add(path, path, (*inputs, weights.id))]
+
+
+def _recurrent(module: layers.Recurrent, path: str, inputs: tuple[str, ...]) -> list[g.Node]:
+    """V <- leak V + gain (x + R s), s the spikes of the step before."""
+    weight = _array(module.weight)
+    feedback, late, synapse, current = (f"{path}.{name}" for name in ("spikes", "late", "recurrent", "current"))
+    return [
+        g.Feedback(feedback, path, (), path, weight.shape[:1]),
+        g.Delay(late, path, (feedback,), np.ones(len(weight), dtype=np.int64)),
+        g.Dense(synapse, path, (late,), weight, None),
+        g.Add(current, path, (*inputs, synapse)),
+        *_neuron(module.neuron, path, (current,), len(weight)),
+    ]
 
 
 def _shift(module: layers.TemporalShift, path: str, inputs: tuple[str, ...]) -> g.Node:

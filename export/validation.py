@@ -164,5 +164,7 @@ def _validate_convolution(synapses: Convolution, source: Population, target: Pop
         _in(synapses.stride[axis], (1, 64), "stride", where)
         _in(synapses.padding[axis], (0, 64), "padding", where)
         _in(synapses.dilation[axis], (1, 64), "dilation", where)
+        for side in synapses.crop[axis]:
+            _in(side, (0, source.shape[axis + 1]), "crop", where)
     shape = synapses.output_shape(source.shape)
     _check(shape == target.shape, f"gives {shape}, its target has {target.shape}", where)

@@ -3,6 +3,7 @@
 A feed-forward network needs no machine clock. Within windows, target step i meets source step
 i + start_target - start_source - 1 - delay, and everything outside a window is silent (gates and guard steps see to
 that), so each connection is one convolution or matrix product over T * B images, and each population one scan over T.
+Populations in a loop run together, one machine step after the other; what drives them from outside comes as before.
 
 Sums run in float32 where a bound from the weights proves them exact (below 2^24), in float64 otherwise; the neuron's
 24-bit state and its 36-bit products are exact in float64.
@@ -20,10 +21,9 @@ from torch.nn import functional
 
 from export import limits
 from export.interpret import ticks
-from export.network import LIF, Clock, Connection, Convolution, Ints, Network, Population, Source
+from export.network import LIF, NO_CROP, Clock, Connection, Convolution, Ints, Network, Population, Source
 from export.proof import payload
 from sim.recording import Recording
-from train.errors import UserError
 
 FLOAT32_EXACT = 1 << 24
 BATCH = 256
@@ -32,11 +32,7 @@ BATCH = 256
 def run(
     network: Network, inputs: Ints, *, device: str = "cpu", progress: Callable[[int, int], None] | None = None
 ) -> Recording:
-    """Simulate samples; inputs int64 [samples, T, *shape] of raw values. Memory is bounded by batches of samples.
-
-    Raises:
-        UserError: the network is not in layer order (a recurrent edge).
-    """
+    """Simulate samples; inputs int64 [samples, T, *shape] of raw values. Memory is bounded by batches of samples."""
     prepared = _prepare(network, torch.device(device))
     spiking = [p for p in network.populations if isinstance(p.program, LIF)]
     parts: dict[str, list[np.ndarray]] = {p.id: [] for p in spiking}
@@ -63,20 +59,7 @@ class _Prepared:
 
 
 def _prepare(network: Network, device: torch.device) -> _Prepared:
-    seen: set[str] = set()
-    weights: dict[str, Tensor] = {}
-    for population in network.populations:
-        for connection in network.inputs_of(population.id):
-            if connection.source not in seen:
-                raise UserError(
-                    f"its source {connection.source} comes later: recurrent networks need an engine that runs by step",
-                    where=f"connection {connection.id}",
-                    hint="use --engines reference",
-                )
-            weights[connection.id] = torch.from_numpy(connection.synapses.weight).to(
-                device, _exact(connection, network)
-            )
-        seen.add(population.id)
+    weights = {c.id: torch.from_numpy(c.synapses.weight).to(device, _exact(c, network)) for c in network.connections}
     return _Prepared(device, weights)
 
 
@@ -92,38 +75,79 @@ def _forward(network: Network, prepared: _Prepared, batch: Ints) -> dict[str, np
     """Every LIF population's windows for one batch, [samples, T, *shape]: spikes bool, the read-out's v int64."""
     sent: dict[str, Tensor] = {}
     results: dict[str, np.ndarray] = {}
-    for population in network.populations:
-        if isinstance(population.program, Source):
-            sent[population.id] = torch.from_numpy(population.program.encode(batch)).to(prepared.device).transpose(0, 1)
-            continue
-        if isinstance(population.program, Clock):  # the same for every sample, so one is enough
-            sent[population.id] = torch.from_numpy(ticks(population.shape, 1)).to(prepared.device)
-            continue
-        current = torch.zeros(
-            (network.steps, len(batch), *population.shape), device=prepared.device, dtype=torch.float64
-        )
-        for connection in network.inputs_of(population.id):
-            source = network.population(connection.source)
-            current += _arriving(connection, source, population, sent[source.id], prepared.weights[connection.id])
-        spikes, membrane = _integrate(population.program, current)
-        sent[population.id] = spikes
-        kept = membrane.long() if population.readout else spikes
-        results[population.id] = kept.transpose(0, 1).cpu().numpy()
+    for run in network.loops():
+        currents: dict[str, Tensor] = {}
+        for population in run:
+            if isinstance(population.program, Source):
+                coded = torch.from_numpy(population.program.encode(batch))
+                sent[population.id] = coded.to(prepared.device).transpose(0, 1)
+                continue
+            if isinstance(population.program, Clock):  # the same for every sample, so one is enough
+                sent[population.id] = torch.from_numpy(ticks(population.shape, 1)).to(prepared.device)
+                continue
+            shape = (network.steps, len(batch), *population.shape)
+            current = currents[population.id] = torch.zeros(shape, device=prepared.device, dtype=torch.float64)
+            for connection in network.inputs_of(population.id):
+                source = network.population(connection.source)
+                if source not in run:
+                    x = _aligned(sent[source.id], population.start - source.start - 1 - connection.delay)
+                    current += _weighted(connection, population, x, prepared.weights[connection.id])
+        members = [p for p in run if p.id in currents]
+        integrated = _integrate_together(network, prepared, members, currents)
+        for population, (spikes, membrane) in zip(members, integrated, strict=True):
+            sent[population.id] = spikes
+            kept = membrane.long() if population.readout else spikes
+            results[population.id] = kept.transpose(0, 1).cpu().numpy()
     return results
 
 
-def _arriving(connection: Connection, source: Population, target: Population, sent: Tensor, weight: Tensor) -> Tensor:
-    """a_in of every window step from one connection: float64 [T, B, *shape], B = 1 for a clock."""
-    x = _aligned(sent, target.start - source.start - 1 - connection.delay).to(weight.dtype)
-    flat = x.flatten(0, 1)
+def _integrate_together(
+    network: Network, prepared: _Prepared, members: list[Population], currents: dict[str, Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """Spikes and membrane potential of the populations of one run; `currents` are those from outside of it."""
+    states = {p.id: _State(p.program, currents[p.id]) for p in members if isinstance(p.program, LIF)}
+    inner = {p.id: [c for c in network.inputs_of(p.id) if c.source in states] for p in members}
+    first = min((p.start for p in members), default=0)
+    last = max((p.start for p in members), default=0) + network.steps
+    for step in range(first, last):
+        for population in members:
+            index = step - population.start
+            if not 0 <= index < network.steps:
+                continue
+            for connection in inner[population.id]:
+                source = network.population(connection.source)
+                x = _sent_before(states[source.id].spikes, step - 1 - source.start - connection.delay)
+                weight = prepared.weights[connection.id]
+                currents[population.id][index] += _weighted(connection, population, x[None], weight)[0]
+            states[population.id].step(index)
+    return [(states[p.id].spikes, states[p.id].membrane) for p in members]
+
+
+def _weighted(connection: Connection, target: Population, x: Tensor, weight: Tensor) -> Tensor:
+    """a_in from one connection for the spikes that arrive, [T, B, *source.shape]: float64 [T, B, *target.shape]."""
+    flat = x.flatten(0, 1).to(weight.dtype)
     synapses = connection.synapses
     if isinstance(synapses, Convolution):
+        if synapses.crop != NO_CROP:
+            (top, bottom), (left, right) = synapses.crop
+            inner = flat[..., top : flat.shape[-2] - bottom, left : flat.shape[-1] - right]
+            flat = functional.pad(inner, (left, right, top, bottom))
         out = functional.conv2d(
             flat, weight, None, synapses.stride, synapses.padding, synapses.dilation, synapses.groups
         )
     else:
         out = functional.linear(flat.flatten(1), weight)
-    return out.to(torch.float64).mul_(1 << connection.weight_exp).view(*sent.shape[:2], *target.shape)
+    return out.to(torch.float64).mul_(1 << connection.weight_exp).view(*x.shape[:2], *target.shape)
+
+
+def _sent_before(spikes: Tensor, steps: Ints) -> Tensor:
+    """x[steps[c], c] for each channel c, zero outside the window; [B, C, ...]."""
+    out = torch.zeros_like(spikes[0])
+    for step in np.unique(steps):
+        if 0 <= step < len(spikes):
+            channels = torch.from_numpy(np.flatnonzero(steps == step)).to(spikes.device)
+            out[:, channels] = spikes[int(step)][:, channels]
+    return out
 
 
 def _aligned(sent: Tensor, ahead: Ints) -> Tensor:
@@ -140,21 +164,26 @@ def _aligned(sent: Tensor, ahead: Ints) -> Tensor:
     return out
 
 
-def _integrate(program: LIF, current: Tensor) -> tuple[Tensor, Tensor]:
-    """Spikes (bool) and membrane potential before reset (float64 integers) of one population, [T, B, *shape]."""
-    limit, unity = limits.STATE_LIMIT, limits.DECAY_UNITY
-    bias = torch.from_numpy(program.bias).to(current)
-    threshold = torch.from_numpy(program.threshold).to(current)
-    u, v = torch.zeros_like(current[0]), torch.zeros_like(current[0])
-    spikes = torch.empty(current.shape, dtype=torch.bool, device=current.device)
-    membrane = torch.empty_like(current)
-    kept_current = (unity - 1 - torch.from_numpy(program.du).to(current)) / unity
-    kept = (unity - torch.from_numpy(program.dv).to(current)) / unity
-    for step, a_in in enumerate(current):
-        u = torch.trunc(u * kept_current) + a_in * (1 << limits.STATE_SHIFT)
-        u = torch.where(u > limit, u - 2 * limit, torch.where(u <= -limit, u + 2 * limit, u))
-        v = (torch.trunc(v * kept) + u + bias).clamp_(1 - limit, limit - 1)
-        membrane[step] = v
-        torch.gt(v, threshold, out=spikes[step])
-        v = v.masked_fill(spikes[step], 0) if program.reset == "zero" else v - spikes[step] * threshold
-    return spikes, membrane
+class _State:
+    """One population while it runs: spikes (bool) and membrane potential before reset (float64 integers) so far."""
+
+    def __init__(self, program: LIF, current: Tensor) -> None:
+        self.program, self.current = program, current
+        unity = limits.DECAY_UNITY
+        self.bias, self.threshold = (torch.from_numpy(x).to(current) for x in (program.bias, program.threshold))
+        self.kept_current = (unity - 1 - torch.from_numpy(program.du).to(current)) / unity
+        self.kept = (unity - torch.from_numpy(program.dv).to(current)) / unity
+        self.u, self.v = torch.zeros_like(current[0]), torch.zeros_like(current[0])
+        self.spikes = torch.zeros(current.shape, dtype=torch.bool, device=current.device)
+        self.membrane = torch.empty_like(current)
+
+    def step(self, index: int) -> None:
+        """One step of the window with the current of that step."""
+        limit = limits.STATE_LIMIT
+        u = torch.trunc(self.u * self.kept_current) + self.current[index] * (1 << limits.STATE_SHIFT)
+        self.u = torch.where(u > limit, u - 2 * limit, torch.where(u <= -limit, u + 2 * limit, u))
+        v = (torch.trunc(self.v * self.kept) + self.u + self.bias).clamp_(1 - limit, limit - 1)
+        self.membrane[index] = v
+        torch.gt(v, self.threshold, out=self.spikes[index])
+        zero = self.program.reset == "zero"
+        self.v = v.masked_fill(self.spikes[index], 0) if zero else v - self.spikes[index] * self.threshold

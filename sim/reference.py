@@ -137,7 +137,9 @@ def _convolve(synapses: Convolution, x: Ints) -> Ints:
     """Cross-correlation by its definition: one shifted, strided view of the padded image for each kernel tap."""
     (ph, pw), (sh, sw), (dh, dw) = synapses.padding, synapses.stride, synapses.dilation
     outputs, height, width = synapses.output_shape(x.shape)
-    padded = np.pad(x, ((0, 0), (ph, ph), (pw, pw)))
+    (top, bottom), (left, right) = synapses.crop
+    inside = x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+    padded = np.pad(inside, ((0, 0), (ph + top, ph + bottom), (pw + left, pw + right)))
     result = np.zeros((outputs, height, width), dtype=np.int64)
     per_group_in, per_group_out = synapses.weight.shape[1], outputs // synapses.groups
     for group in range(synapses.groups):

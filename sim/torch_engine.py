@@ -25,13 +25,17 @@ from train.layers.fixed_point import (
     FixedPointConv2d,
     FixedPointLIF,
     FixedPointLinear,
-    StackShifted,
+    FixedPointRecurrent,
+    JoinedSynapses,
+    ShiftIntegers,
 )
 from train.layers.neurons import LearnableNeuron
+from train.models.blocks import BasicBlock
 from train.quantise.layers import is_prepared
 from train.quantise.neurons import IntegerReadout
 
 BATCH = 256
+LATE = {"shift", "future", "past"}  # how the compiler names the synapses of a temporal shift's neighbouring steps
 
 
 def run(
@@ -100,11 +104,17 @@ def quantise_model(network: Network, model: nn.Module) -> nn.Module:
         UserError: a layer of the network is not in the model.
     """
     quantised = copy.deepcopy(model)
+    done: list[str] = []
     for path, module in model.named_modules():
+        if any(path.startswith(f"{parent}.") for parent in done):
+            continue  # part of a layer that was replaced as a whole
+        if isinstance(module, BasicBlock) and module.shortcut is None:
+            quantised.get_submodule(path).shortcut = _synapses(network, f"{path}.shortcut")
         replacement = _replacement(network, path, module)
         if replacement is not None:
             parent, _, name = path.rpartition(".")
             setattr(quantised.get_submodule(parent), name, replacement)
+            done.append(path)
     program = network.source.program
     assert isinstance(program, Source)
     coded = CodedInput(torch.tensor(program.offset or (0,)), program.low_bits)
@@ -116,11 +126,13 @@ def _replacement(network: Network, path: str, module: nn.Module) -> nn.Module | 
     if isinstance(module, layers.Normalise | layers.BatchNorm2d | layers.AvgPool2d | layers.Flatten):
         return nn.Identity()  # folded into the weights behind or before it
     if isinstance(module, layers.TemporalShift):
-        return StackShifted(module.fixed_split)
+        return ShiftIntegers(module.fixed_split, _code(network, path))
     if isinstance(module, layers.Conv2d | layers.Linear):
         return _synapses(network, path)
     if isinstance(module, layers.PositionCode):
-        return _position_code(network, path)
+        return FixedPointCode(_code(network, path))
+    if isinstance(module, layers.Recurrent):
+        return FixedPointRecurrent(_layer(network, _recurrent(network, path)), _neuron(network, path))
     if isinstance(module, layers.LIF | LearnableNeuron | layers.MeanOverTime):
         return _neuron(network, path)
     return None
@@ -130,31 +142,38 @@ def _synapses(network: Network, path: str) -> nn.Module:
     found = [c for c in network.connections if c.origin == path]
     if not found:
         raise UserError("the network has no connection from this layer", where=path, hint="export the model again")
-    weights = [_effective_weight(c) for c in found]
-    if network.population(found[0].source) is network.source:
-        weight = torch.stack(weights).sum(0)  # each slice has columns of its own and zeros in those of the other
-    else:
-        weight = torch.cat(weights, dim=1)  # the shifted half follows the main one
-    synapses = found[0].synapses
-    if isinstance(synapses, Convolution):
-        return FixedPointConv2d(weight, synapses.stride, synapses.padding, synapses.dilation, synapses.groups)
-    return FixedPointLinear(weight)
+    if len({c.source for c in found}) > 1:
+        raise UserError("a layer that reads the sum of populations", where=path, hint="choose --engines integer lava")
+    late = [c.id.partition(".edge")[0].rpartition(".")[2] in LATE for c in found]
+    present, neighbours = (
+        [_layer(network, c) for c, side in zip(found, late, strict=True) if side is w] for w in (False, True)
+    )
+    return JoinedSynapses(present, neighbours)
 
 
-def _effective_weight(connection: Connection) -> Tensor:
-    return torch.from_numpy(connection.synapses.weight << connection.weight_exp)
+def _recurrent(network: Network, path: str) -> Connection:
+    for connection in network.connections:
+        if connection.origin == path and connection.source == connection.target:
+            return connection
+    raise UserError("the network has no recurrent connection there", where=path, hint="export the model again")
 
 
-def _position_code(network: Network, path: str) -> nn.Module:
-    """Column t of the weights from the clock is what step t adds."""
-    found = [c for c in network.connections if c.origin == path]
-    if not found:
-        return nn.Identity()  # a code of nothing but zeros
-    (weight,) = (_effective_weight(c) for c in found)
-    return FixedPointCode(weight.flatten(1).T[:, None, :, None, None])
+def _code(network: Network, path: str) -> Tensor:
+    """What each step adds, [T, 1, C, 1, 1]: column t of the weights that a clock has in this layer."""
+    found = [torch.from_numpy(c.synapses.weight << c.weight_exp) for c in network.connections if c.origin == path]
+    return sum((w.flatten(1).T[:, None, :, None, None] for w in found), torch.zeros((), dtype=torch.int64))
 
 
-def _neuron(network: Network, path: str) -> nn.Module:
+def _layer(network: Network, connection: Connection) -> nn.Module:
+    weight = torch.from_numpy(connection.synapses.weight << connection.weight_exp)
+    synapses = connection.synapses
+    if not isinstance(synapses, Convolution):
+        return FixedPointLinear(weight)
+    geometry = (synapses.stride, synapses.padding, synapses.dilation, synapses.groups, synapses.crop)
+    return FixedPointConv2d(weight, *geometry)
+
+
+def _neuron(network: Network, path: str) -> FixedPointLIF:
     for population in network.populations:
         program = population.program
         if population.origin == path and isinstance(program, LIF):

@@ -61,6 +61,42 @@ def temporal_shift_network(seed: int = 0, steps: int = 4) -> Network:
     )
 
 
+def recurrent_network(seed: int, steps: int = 4) -> Network:
+    """Input (2, 4, 4) -> a, conv onto itself -> b, conv onto itself -> read-out, and b back to a three steps later."""
+    rng = np.random.default_rng(seed)
+
+    def connection(name: str, kernel: int, most: int, source: str, target: str) -> Connection:
+        channels = 2 if source == "input" else 3
+        weight = ints(2 * rng.integers(-40, 48, (3, channels, kernel, kernel)))
+        synapses = Convolution(weight, (1, 1), (kernel // 2, kernel // 2))
+        return Connection(name, "", source, target, synapses, 0, ints(rng.integers(0, most, channels)))
+
+    def lif() -> LIF:
+        vth, bias = ints(rng.integers(60, 200, (3, 1, 1))), ints(rng.integers(-99, 999, (3, 1, 1)))
+        return LIF(du=4095, dv=int(rng.integers(0, 4096)), vth=vth, bias_mant=bias, bias_exp=2, gate=Gate(256, 8))
+
+    readout = LIF(du=4095, dv=0, vth=ints(131071), bias_mant=ints(0), bias_exp=0)
+    return Network(
+        name="recurrent",
+        steps=steps,
+        period=steps + 3,
+        populations=(
+            Population("input", "", (2, 4, 4), 3, Source(payload_bits=3)),
+            Population("a", "", (3, 4, 4), 4, lif()),
+            Population("b", "", (3, 4, 4), 6, lif()),
+            Population("readout", "", (2,), 7, readout, readout=True),
+        ),
+        connections=(
+            connection("in", 3, 1, "input", "a"),
+            connection("a-a", 1, 3, "a", "a"),
+            connection("a-b", 3, 5, "a", "b"),
+            connection("b-b", 3, 3, "b", "b"),
+            connection("b-a", 1, 1, "b", "a"),
+            Connection("out", "", "b", "readout", Dense(ints(2 * rng.integers(-60, 60, (2, 48)))), 0, ints([0] * 3)),
+        ),
+    )
+
+
 @pytest.fixture
 def shift_network() -> Network:
     return temporal_shift_network()

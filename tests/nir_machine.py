@@ -46,7 +46,9 @@ def run(path: Path, samples: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def in_order(graph: Any) -> list[str]:
-    done: list[str] = []
+    """Sources first; a delay of a step or more reads what was sent before, so it waits for nobody: that opens loops."""
+    free = [name for name, node in graph.nodes.items() if isinstance(node, nir.Delay) and node.delay.min() > 0]
+    done = list(free)
     while len(done) < len(graph.nodes):
         done += [n for n in graph.nodes if n not in done and all(a in done for a, b in graph.edges if b == n)]
     return done
@@ -63,7 +65,11 @@ def evaluate(
     fresh: bool,
     step: int,
 ) -> np.ndarray:
+    if isinstance(node, nir.Delay):
+        return delayed(node, history[sources[0]], dt, step)
     x = np.sum([history[source][step] for source in sources], axis=0)
+    if isinstance(node, nir.Scale):
+        return node.scale * x
     if isinstance(node, nir.Conv2d):
         weight, bias = torch.from_numpy(node.weight), torch.from_numpy(node.bias)
         geometry = [tuple(int(v) for v in value) for value in (node.stride, node.padding, node.dilation)]
@@ -76,13 +82,6 @@ def evaluate(
         return node.weight @ x
     if isinstance(node, nir.Flatten):
         return x.reshape(-1)
-    if isinstance(node, nir.Delay):
-        (source,) = sources
-        delayed = np.zeros_like(x)
-        for index in np.ndindex(x.shape):
-            ago = round(float(node.delay[index]) / dt)
-            delayed[index] = history[source][step - ago][index] if step >= ago else 0.0
-        return delayed
     if isinstance(node, nir.Output):
         return x
     v = np.zeros(x.shape) if fresh else state.get(name, np.zeros(x.shape))
@@ -96,3 +95,11 @@ def evaluate(
     spikes = (v > node.v_threshold) & inside
     state[name] = np.where(spikes, node.v_reset, v)
     return spikes.astype(np.float64)
+
+
+def delayed(node: Any, sent: list[np.ndarray], dt: float, step: int) -> np.ndarray:
+    out = np.zeros(node.delay.shape)
+    for index in np.ndindex(out.shape):
+        ago = round(float(node.delay[index]) / dt)
+        out[index] = sent[step - ago][index] if step >= ago else 0.0
+    return out

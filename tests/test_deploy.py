@@ -81,7 +81,8 @@ def expand(connection: Connection, source: Population, target: Population) -> np
         for y, x in np.ndindex(target.shape[1:]):
             row = y * synapses.stride[0] - synapses.padding[0] + k * synapses.dilation[0]
             column = x * synapses.stride[1] - synapses.padding[1] + m * synapses.dilation[1]
-            if 0 <= row < source.shape[1] and 0 <= column < source.shape[2]:
+            (top, bottom), (left, right) = synapses.crop
+            if top <= row < source.shape[1] - bottom and left <= column < source.shape[2] - right:
                 matrix[o, y, x, channel, row, column] = weight
     return matrix.reshape(target.size, source.size)
 
@@ -93,9 +94,9 @@ def convolutions(draw: Any) -> tuple[Connection, Population, Population]:
     kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     pair = st.tuples(st.integers(1, 2), st.integers(1, 2))
     rng = np.random.default_rng(draw(st.integers(0, 999)))
-    synapses = Convolution(
-        ints(2 * rng.integers(-1, 2, (outputs, inputs, *kernel))), draw(pair), draw(pair), draw(pair), groups
-    )
+    weight = ints(2 * rng.integers(-1, 2, (outputs, inputs, *kernel)))
+    side = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    synapses = Convolution(weight, draw(pair), draw(pair), draw(pair), groups, (draw(side), draw(side)))
     source = Population("a", "", (inputs * groups, draw(st.integers(5, 7)), draw(st.integers(5, 7))), 0, Source(1))
     target = Population("b", "", synapses.output_shape(source.shape), 1, Source(1))
     return Connection("a-b", "", "a", "b", synapses, 0, ints([0] * source.shape[0])), source, target

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import digits_like_inputs, ints, temporal_shift_network
+from conftest import digits_like_inputs, ints, recurrent_network, temporal_shift_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export import limits
 from export.network import LIF, Connection, Convolution, Dense, Gate, Network, Population, Source
 from sim import equivalence, fast, reference
+from train.errors import UserError
 from train.kernels import fixed_point
 
 
@@ -26,6 +27,47 @@ def test_temporal_shift_networks_are_equal(seed: int, steps: int, samples: int) 
     for name in slow.spikes:
         np.testing.assert_array_equal(slow.spikes[name], quick.spikes[name])
     np.testing.assert_array_equal(slow.membrane["readout"], quick.membrane["readout"])
+
+
+@given(seed=st.integers(0, 10_000), steps=st.integers(1, 6), samples=st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_recurrent_networks_are_equal(seed: int, steps: int, samples: int) -> None:
+    """Loops of one and of two populations, with delays: the machine, back to back, against the engine of windows."""
+    network = recurrent_network(seed, steps)
+    assert [tuple(p.id for p in run) for run in network.loops()] == [("input",), ("a", "b"), ("readout",)]
+    inputs = ints(np.random.default_rng(seed).integers(0, 8, (samples, steps, 2, 4, 4)))
+    slow, quick = reference.run(network, inputs), fast.run(network, inputs)
+    for name in slow.spikes:
+        np.testing.assert_array_equal(slow.spikes[name], quick.spikes[name])
+    np.testing.assert_array_equal(slow.membrane["readout"], quick.membrane["readout"])
+
+
+@pytest.mark.parametrize("fault", ["a-a", "b-b", "b-a"])
+@pytest.mark.parametrize("kind", ["missing", "one weight", "late"])
+def test_a_fault_in_a_loop_is_caught(fault: str, kind: str) -> None:
+    network = recurrent_network(3)
+    (loop,) = (c for c in network.connections if c.id == fault)
+    weight = loop.synapses.weight.copy()
+    weight[0] = -weight[0].clip(-254)
+    changed = {
+        "missing": (),
+        "one weight": (replace(loop, synapses=replace(loop.synapses, weight=weight)),),
+        "late": (replace(loop, delay=1 - loop.delay.clip(0, 1)) if fault != "b-a" else replace(loop, weight_exp=1),),
+    }[kind]
+    inputs = ints(np.random.default_rng(0).integers(0, 8, (8, 4, 2, 4, 4)))
+    good = fast.run(network, inputs)
+    assert all(spikes.any() for spikes in good.spikes.values())
+    faulty = replace(network, connections=(*(c for c in network.connections if c is not loop), *changed))
+    for engine in (fast, reference):
+        assert not equivalence.compare(network, good, engine.run(faulty, inputs), inputs).equal
+
+
+def test_recurrence_without_a_guard_step_is_refused() -> None:
+    """The last spikes of a window must not meet the next sample."""
+    with pytest.raises(
+        UserError, match="reaches 3 steps beyond its window into the neighbouring sample, guard steps 2"
+    ):
+        replace(recurrent_network(0), period=6)
 
 
 @st.composite
@@ -78,17 +120,21 @@ def test_neurons_are_equal_over_all_parameters_wraps_and_clips(program: LIF, see
 
 
 def test_convolution_geometry_against_torch() -> None:
-    """Strides, padding, dilation, groups and non-square kernels: the reference's definition and PyTorch's agree."""
+    """Strides, padding, dilation, groups, crops, non-square kernels: the reference's definition and PyTorch's agree."""
     rng = np.random.default_rng(0)
-    for stride, padding, dilation, groups in [
-        ((1, 2), (0, 1), (1, 1), 1),
-        ((2, 1), (2, 1), (2, 1), 2),
-        ((3, 2), (1, 0), (1, 2), 2),
+    for stride, padding, dilation, groups, crop in [
+        ((1, 2), (0, 1), (1, 1), 1, ((0, 0), (0, 0))),
+        ((2, 1), (2, 1), (2, 1), 2, ((1, 2), (0, 3))),
+        ((3, 2), (1, 0), (1, 2), 2, ((0, 1), (2, 0))),
     ]:
-        synapses = Convolution(ints(2 * rng.integers(-9, 9, (4, 4 // groups, 3, 2))), stride, padding, dilation, groups)
+        weight = ints(2 * rng.integers(-9, 9, (4, 4 // groups, 3, 2)))
+        synapses = Convolution(weight, stride, padding, dilation, groups, crop)
         x = ints(rng.integers(0, 9, (4, 9, 8)))
+        inside = np.zeros_like(x)
+        (top, bottom), (left, right) = crop
+        inside[:, top : 9 - bottom, left : 8 - right] = x[:, top : 9 - bottom, left : 8 - right]
         expected = torch.nn.functional.conv2d(
-            torch.from_numpy(x).double()[None],
+            torch.from_numpy(inside).double()[None],
             torch.from_numpy(synapses.weight).double(),
             None,
             stride,
@@ -97,6 +143,11 @@ def test_convolution_geometry_against_torch() -> None:
             groups,
         )[0]
         np.testing.assert_array_equal(reference._convolve(synapses, x), expected.long().numpy())
+        assert synapses.output_shape(x.shape) == expected.shape  # a crop leaves the sizes as they are
+        target = Population("b", "", tuple(expected.shape), 1, Source(1))
+        connection = Connection("c", "", "a", "b", synapses, 0, ints([0] * 4))
+        found = fast._weighted(connection, target, torch.from_numpy(x)[None, None], torch.from_numpy(weight).double())
+        np.testing.assert_array_equal(found[0, 0].numpy(), expected.numpy())
 
 
 def test_float32_is_left_when_sums_could_reach_its_limit() -> None:

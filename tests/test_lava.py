@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import digits_like_inputs, ints, temporal_shift_network
+from conftest import digits_like_inputs, ints, recurrent_network, temporal_shift_network
 from test_neurons import FAULTS, lively, lively_inputs, told, told_inputs
 
 from deploy.lava import synapses
@@ -255,6 +255,16 @@ def test_lava_equals_the_reference_with_temporal_shift() -> None:
 
 
 @pytest.mark.lava
+def test_lava_equals_the_reference_with_loops() -> None:
+    network = recurrent_network(3)
+    inputs = graded(network, 6, 0)
+    found = lava.run(network, inputs, timeout=TIMEOUT)
+    assert_equal(found, reference.run(network, inputs))
+    with pytest.raises(AssertionError, match="not equal"):
+        assert_equal(found, reference.run(with_one_weight_flipped(network, "b-a"), inputs))
+
+
+@pytest.mark.lava
 def test_large_convolutions_run_in_conv(monkeypatch: pytest.MonkeyPatch) -> None:
     worker_script(
         monkeypatch,
@@ -291,12 +301,15 @@ def test_convolution_matrix_is_the_correlation() -> None:
         groups = int(rng.integers(1, 3))
         stride, padding, dilation = (tuple(map(int, pair)) for pair in rng.integers(1, 4, (3, 2)))
         weight = even(rng, 2 * groups, 2, *rng.integers(1, 4, 2))
-        kernel = Convolution(weight, stride, padding, dilation, groups)
+        (top, bottom), (left, right) = crop = tuple(tuple(map(int, pair)) for pair in rng.integers(0, 3, (2, 2)))
+        kernel = Convolution(weight, stride, padding, dilation, groups, crop)
         source = (2 * groups, 9, 8)
         spikes = ints(rng.integers(0, 4, (1, *source)))
         matrix = synapses.convolution_matrix(kernel, source)
+        inside = np.zeros_like(spikes)
+        inside[..., top : 9 - bottom, left : 8 - right] = spikes[..., top : 9 - bottom, left : 8 - right]
         expected = torch.nn.functional.conv2d(
-            torch.from_numpy(spikes), torch.from_numpy(weight), None, stride, padding, dilation, groups
+            torch.from_numpy(inside), torch.from_numpy(weight), None, stride, padding, dilation, groups
         )
         np.testing.assert_array_equal(matrix @ spikes.ravel(), expected.numpy().ravel())
 

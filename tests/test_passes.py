@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,12 +14,11 @@ from torch import nn
 from export import graph as g
 from export.graph import Graph
 from export.interpret import interpret
+from export.passes import compose_pooling as pooling
 from export.passes.compose_pooling import compose_pooling
 from export.passes.fold_batch_norm import fold_batch_norm
 from export.passes.fold_input_scale import fold_input_scale
-from export.passes.identity_synapses import identity_synapses
 from export.passes.retime import guard_steps, retime
-from export.passes.shift_to_delays import shift_to_delays
 from export.pipeline import PASSES, lower_graph
 from export.terms import terms
 from export.trace import trace
@@ -28,12 +29,13 @@ from train.errors import UserError
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
-    """A random network: normalisation, convolutions with batch norm, temporal shift, residuals, pooling, read-out.
+    """A random network: normalisation, convolutions with batch norm, temporal shift of spikes and of currents, pooling
+    that overlaps, pads and leaves rows out, residuals around all of it, recurrence, read-out.
 
     Neurons have leaks and thresholds of every kind, gains of either sign, a synaptic current, a reset that subtracts.
     """
     rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
-    channels, size = draw(st.integers(1, 3)), draw(st.sampled_from([4, 6, 8]))
+    channels, size = draw(st.integers(1, 3)), draw(st.sampled_from([4, 6, 7, 8]))
     nodes: list[g.Node] = [g.Input("input", "", (), (channels, size, size), 15)]
 
     def add(node: g.Node) -> str:
@@ -56,22 +58,43 @@ def graphs(draw: st.DrawFn) -> Graph:
         reset = draw(st.sampled_from(["zero", "subtract"]))
         return add(g.Neuron(name, "", (current,), leak, threshold, current_leak=current_leak, reset=reset))
 
+    def shift(name: str, source: str) -> str:
+        future = draw(st.integers(0, width))
+        past = draw(st.integers(future, width))
+        return add(g.TemporalShift(name, "", (source,), draw(st.floats(-0.8, 0.8)), future, past))
+
+    def pool(name: str, source: str, side: int) -> tuple[str, int]:
+        kernel, stride = draw(st.integers(1, min(3, side))), draw(st.integers(1, 3))
+        padding, divisor = draw(st.integers(0, kernel // 2)), draw(st.sampled_from([None, 1, 3]))
+        add(g.AveragePool(name, "", (source,), (kernel, kernel), (stride, stride), (padding, padding), divisor))
+        return name, (side + 2 * padding - kernel) // stride + 1
+
+    def feedback(name: str, neuron: str, side: int) -> str:
+        shape, steps = (width, side, side), rng.integers(1, 3, width)
+        late = g.Delay(f"{name}.late", "", (add(g.Feedback(f"{name}.spikes", "", (), neuron, shape)),), steps)
+        weight = rng.normal(0, 0.4, (width, width, 1, 1))
+        return add(g.Convolution(name, "", (add(late),), weight, None))
+
     scale, offset = rng.uniform(0.02, 0.2, channels), rng.normal(0, 0.5, channels)
     add(g.Affine("normalise", "", ("input",), scale, offset))
     width = draw(st.sampled_from([4, 6]))
     last = neuron("lif0", convolution("conv0", "normalise", channels, width, 1), width, synaptic=False)
     for index in range(1, draw(st.integers(1, 3)) + 1):
-        source = last
         if draw(st.booleans()):
-            future = draw(st.integers(0, width))
-            past = draw(st.integers(future, width))
-            source = add(g.TemporalShift(f"shift{index}", "", (last,), draw(st.floats(-0.8, 0.8)), future, past))
+            last, size = pool(f"pool{index}", last, size)
+        source = shift(f"shift{index}", last) if draw(st.booleans()) else last
         current = convolution(f"conv{index}", source, width, width, 1, draw(st.sampled_from([1, 2])))
         if draw(st.booleans()):
             current = add(g.Add(f"join{index}", "", (current, last)))
+        if source == last and draw(st.booleans()):
+            current = shift(f"late{index}", current)
+        if draw(st.booleans()):
+            current = add(g.Add(f"loop{index}", "", (current, feedback(f"back{index}", f"lif{index}", size))))
         last = neuron(f"lif{index}", current, width)
     if draw(st.booleans()):
-        last, size = add(g.AveragePool("pool", "", (last,), (2, 2), (2, 2))), size // 2
+        last = add(g.Add("both", "", (last, "lif0"))) if size == nodes[0].shape[1] else last  # type: ignore[attr-defined]
+    if draw(st.booleans()):
+        last, size = pool("pool", last, size)
     if draw(st.booleans()):
         current = convolution("last", last, width, width, 2)
         last, size = add(g.Neuron("lif-last", "", (current,), 0.25, 0.5)), (size + 1) // 2
@@ -101,7 +124,8 @@ def test_every_pass_keeps_every_population_at_every_step(graph: Graph) -> None:
         after = step(graph)
         assert_same(graph, after, inputs)
         graph = after
-    for synapse_steps in (0, 1, 3):
+    loops = any(isinstance(node, g.Feedback) for node in graph.nodes)
+    for synapse_steps in (0, 1) if loops else (0, 1, 3):
         assert_same(graph, retime(graph, synapse_steps), inputs)
 
 
@@ -172,28 +196,11 @@ def test_padding_of_a_shifted_input_becomes_a_bias_for_each_neuron() -> None:
     assert_same(graph, folded, random_inputs(graph))
 
 
-def test_overlapping_pools_before_a_convolution_are_refused_by_name() -> None:
-    graph = _chain(
-        g.AveragePool("pool", "stage.pool", ("lif",), (3, 3), (1, 1)),
-        g.Convolution("next", "", ("pool",), np.ones((1, 3, 1, 1)), None),
-    )
-    with pytest.raises(UserError, match=r"stage\.pool.*use a stride equal to the kernel"):
-        compose_pooling(graph)
-
-
 def test_a_layer_that_reads_currents_is_refused_by_name() -> None:
-    graph = fold_batch_norm(_chain())
-    nodes = [*graph.nodes, g.Convolution("next", "stage.conv", ("conv",), np.ones((1, 3, 1, 1)), None)]
+    nodes = [*_chain().nodes, g.Convolution("next", "stage.conv", ("norm",), np.ones((1, 3, 1, 1)), None)]
+    nodes.append(g.Neuron("end", "", ("next",), 0.25, 0.5))
     with pytest.raises(UserError, match=r"stage\.conv: .*not spikes"):
-        identity_synapses(graph.with_nodes(nodes))
-
-
-def test_shift_before_a_neuron_is_refused_by_name() -> None:
-    graph = _chain(
-        g.TemporalShift("shift", "stage.shift", ("lif",), 0.5, 1, 2), g.Neuron("n", "stage.n", ("shift",), 0, 1)
-    )
-    with pytest.raises(UserError, match=r"stage\.n: takes the output of TemporalShift stage\.shift"):
-        shift_to_delays(graph)
+        lower_graph(Graph("currents", tuple(nodes), 3))
 
 
 def test_a_skip_over_too_many_layers_is_refused() -> None:
@@ -205,7 +212,7 @@ def test_a_skip_over_too_many_layers_is_refused() -> None:
         nodes.append(g.Neuron(f"n{index}", "", (f"c{index}",), 0.25, 0.5))
         last = f"n{index}"
     nodes += [g.Add("join", "", (nodes[-2].id, "lif")), g.Neuron("final", "", ("join",), 0.25, 0.5)]
-    graph = identity_synapses(fold_batch_norm(Graph("deep", tuple(nodes), 2)))
+    graph = lower_graph(Graph("deep", tuple(nodes), 2))[PASSES[-1].__name__]
     with pytest.raises(UserError, match=r"delay of \d+ steps, limit 62"):
         retime(graph, 1)
 
@@ -246,3 +253,129 @@ def shift_model() -> nn.Module:
             module.running_mean.uniform_(-0.5, 0.5)
             module.running_var.uniform_(0.05, 0.3)
     return model.eval()
+
+
+# --- each new identity by itself, and a planted fault that it would show ---
+
+
+def _pooled(kernel: int, stride: int, padding: int, size: int) -> Graph:
+    rng = np.random.default_rng(4)
+    pair = [(value, value) for value in (kernel, stride, padding)]
+    nodes = (
+        g.Input("input", "", (), (3, size, size), 15),
+        g.AveragePool("pool", "", ("input",), pair[0], pair[1], pair[2]),
+        g.Convolution("conv", "", ("pool",), rng.normal(0, 0.2, (3, 3, 3, 3)), rng.normal(0, 1, 3), (2, 2), (1, 1)),
+        g.Neuron("lif", "", ("conv",), 0.25, 0.5),
+    )
+    return Graph("pooled", nodes, 3)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size", "parts"),
+    [(2, 2, 0, 8, 1), (3, 2, 1, 15, 1), (3, 2, 1, 14, 4), (2, 2, 0, 7, 4), (3, 3, 0, 8, 1), (3, 1, 1, 6, 4)],
+)
+def test_pooling_before_a_convolution_takes_as_few_convolutions_as_its_edges_need(
+    kernel: int, stride: int, padding: int, size: int, parts: int
+) -> None:
+    graph = _pooled(kernel, stride, padding, size)
+    composed = compose_pooling(graph)
+    assert_same(graph, composed, random_inputs(graph))
+    assert sum(isinstance(node, g.Convolution) for node in composed.nodes) == parts
+
+
+def test_a_forgotten_crop_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = _pooled(3, 2, 1, 14)
+    taps = pooling._taps
+    monkeypatch.setattr(pooling, "_taps", lambda *a: [replace(tap, crop=(0, 0)) for tap in taps(*a)])
+    with pytest.raises(AssertionError, match="lif"):
+        assert_same(graph, compose_pooling(graph), random_inputs(graph))
+
+
+def _loop(delay: int, length: int = 1) -> Graph:
+    """`length` neurons one behind the other, the last one fed back to the first `delay` steps later."""
+    rng = np.random.default_rng(5)
+    nodes: list[g.Node] = [
+        g.Input("input", "", (), (6,), 15),
+        g.Dense("in", "", ("input",), rng.normal(0, 0.1, (4, 6)), None),
+        g.Feedback("spikes", "", (), f"n{length - 1}", (4,)),
+        g.Delay("late", "", ("spikes",), np.full(4, delay)),
+        g.Dense("back", "", ("late",), rng.normal(0, 2, (4, 4)), None),
+        g.Add("sum", "", ("in", "back")),
+        g.Neuron("n0", "", ("sum",), 0.5, 0.5),
+    ]
+    for index in range(1, length):
+        nodes.append(g.Dense(f"d{index}", "", (f"n{index - 1}",), rng.normal(0.3, 0.5, (4, 4)), None))
+        nodes.append(g.Neuron(f"n{index}", "", (f"d{index}",), 0.5, 0.5))
+    nodes.append(g.Dense("head", "", (f"n{length - 1}",), rng.normal(0, 0.3, (2, 4)), None))
+    return Graph("loop", (*nodes, g.Accumulate("readout", "", ("head",))), 6)
+
+
+def by_hand(graph: Graph, x: np.ndarray, delay: int) -> np.ndarray:
+    """The spikes of `_loop(delay)`, one step after the other; [T, B, 4]."""
+    weight_in, weight_back = (graph[name].weight for name in ("in", "back"))  # type: ignore[attr-defined]
+    spikes = np.zeros((len(x) + delay, x.shape[1], 4))
+    v = np.zeros((x.shape[1], 4))
+    for t in range(len(x)):
+        v = 0.5 * v + x[t] @ weight_in.T + spikes[t] @ weight_back.T
+        spikes[t + delay] = v > 0.5
+        v = v * (1 - spikes[t + delay])
+    return spikes[delay:]
+
+
+@pytest.mark.parametrize("delay", [1, 2, 3])
+def test_a_recurrent_layer_is_what_it_says(delay: int) -> None:
+    graph = _loop(delay)
+    x = random_inputs(graph, samples=4)
+    expected = by_hand(graph, x, delay)
+    for version in (graph, retime(graph, 0), retime(graph, 1)):
+        np.testing.assert_array_equal(interpret(version, x).values["n0"], expected)
+    assert not np.array_equal(by_hand(graph, x, delay + 1), expected)  # a step more would show
+    (own,) = (t for t in terms(retime(graph, 1), retime(graph, 1)["n0"]) if t.source.id == "n0")  # type: ignore[arg-type]
+    assert set(own.delay) == {delay - 1}  # the synapse takes the first step
+    assert guard_steps(retime(graph, 1)) == delay  # no spike of one window reaches the next
+
+
+@pytest.mark.parametrize(("delay", "length"), [(2, 2), (3, 2), (3, 3)])
+def test_a_loop_over_several_layers_is_met_where_it_leaves_a_step_for_each_synapse(delay: int, length: int) -> None:
+    graph = _loop(delay, length)
+    assert_same(graph, retime(graph, 1), random_inputs(graph))
+
+
+@pytest.mark.parametrize(("delay", "length"), [(1, 2), (2, 3), (0, 1)])
+def test_a_loop_whose_synapses_take_too_long_is_refused_by_name(delay: int, length: int) -> None:
+    names = " -> ".join([*(f"n{i}" for i in range(length)), "n0"])
+    rotated = {" -> ".join([*(f"n{(i + s) % length}" for i in range(length)), f"n{s}"]) for s in range(length)}
+    assert names in rotated
+    with pytest.raises(UserError, match=rf"take {length} steps, and the network gives them {delay}") as caught:
+        retime(_loop(delay, length), 1)
+    assert str(caught.value).split(":")[0].removeprefix("loop ") in rotated
+
+
+def test_a_loop_without_a_delay_has_no_meaning() -> None:
+    graph = _loop(0)
+    stop = [replace(n, weight=np.full((4, 4), -99.0)) if n.id == "back" else n for n in graph.nodes]  # type: ignore[call-arg]
+    with pytest.raises(UserError, match="without a delay"):
+        interpret(graph.with_nodes(stop), random_inputs(graph))
+
+
+def test_feedback_of_what_is_no_neuron_is_refused() -> None:
+    graph = _loop(1)
+    nodes = [replace(node, of="head") if isinstance(node, g.Feedback) else node for node in graph.nodes]
+    with pytest.raises(UserError, match="feedback of 'head'"):
+        graph.with_nodes(nodes)
+
+
+def test_a_shifted_current_loses_its_bias_at_the_edge() -> None:
+    """What the clock is for: without its synapses the first and the last step of a window are wrong."""
+    nodes = [
+        *_chain().nodes[:-1],
+        g.TemporalShift("shift", "", ("norm",), 0.5, 1, 2),
+        g.Neuron("lif", "", ("shift",), 0.25, 0.5),
+    ]
+    graph = Graph("edges", tuple(nodes), 3)
+    final = lower_graph(graph)[PASSES[-1].__name__]
+    assert_same(graph, final, random_inputs(graph))
+    edges = next(node for node in final.nodes if node.id.endswith(".edges"))
+    constant = [replace(n, weight=0 * n.weight) if n is edges else n for n in final.nodes]  # type: ignore[attr-defined]
+    with pytest.raises(AssertionError, match="lif"):
+        assert_same(graph, final.with_nodes(constant), random_inputs(graph))

@@ -35,7 +35,7 @@ from lava.utils.weightutils import SignMode
 from deploy.lava import layout, synapses
 from deploy.lava.processes.lif_subtract import LIFSubtract
 from deploy.lava.processes.record import Record
-from export.network import LIF, Connection, Convolution, Gate, Ints, Network, Population, Source
+from export.network import LIF, NO_CROP, Connection, Convolution, Gate, Ints, Network, Population, Source
 
 CONV_ABOVE = 1 << 24  # synapses; as a sparse matrix they would take 128 MiB
 CONV_SIDE_LIMIT = 127  # Conv keeps its geometry in int8, and NumPy 2 no longer widens it
@@ -157,7 +157,7 @@ def _matrix_process(connection: Connection, source: Population, delay: Ints, opt
 
 def _as_conv(connection: Connection, source: Population) -> bool:
     kernel = connection.synapses
-    if not isinstance(kernel, Convolution) or connection.delay.any():
+    if not isinstance(kernel, Convolution) or connection.delay.any() or kernel.crop != NO_CROP:
         return False
     sizes = [kernel.weight.shape[0], source.shape[0]]
     for axis in (0, 1):

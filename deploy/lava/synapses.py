@@ -24,7 +24,8 @@ def convolution_matrix(synapses: Convolution, source: tuple[int, ...]) -> csr_ma
     column = x * synapses.stride[1] - synapses.padding[1] + kx * synapses.dilation[1]
     channel = o // (outputs // synapses.groups) * group_inputs + i
     weights = weight.astype(np.int32)[..., None, None]
-    exists = (row >= 0) & (row < height) & (column >= 0) & (column < width) & (weights != 0)
+    (top, bottom), (left, right) = synapses.crop
+    exists = (row >= top) & (row < height - bottom) & (column >= left) & (column < width - right) & (weights != 0)
     values, targets, sources = (
         np.broadcast_to(part, exists.shape)[exists]
         for part in (weights, (o * out_height + y) * out_width + x, (channel * height + row) * width + column)

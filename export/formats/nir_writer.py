@@ -14,7 +14,21 @@ from typing import Any
 import nir
 import numpy as np
 
-from export.graph import Accumulate, Add, Convolution, Delay, Dense, Floats, Graph, Input, Neuron, Node
+from export.graph import (
+    Accumulate,
+    Add,
+    Convolution,
+    Delay,
+    Dense,
+    Feedback,
+    Floats,
+    Graph,
+    Input,
+    Neuron,
+    Node,
+    Shape,
+)
+from export.network import NO_CROP
 from export.passes.retime import guard_steps
 from export.quantise import rows
 from train import runs
@@ -41,12 +55,19 @@ def to_nir(graph: Graph, dt: float = DT) -> Any:
     for node in graph.nodes:
         if isinstance(node, Add):
             continue
+        if isinstance(node, Feedback):
+            leaves[node.id] = node.of.replace(".", "_")
+            continue
         name = node.id.replace(".", "_")
         nodes[name] = _node(node, graph, dt)
         target = name
         if isinstance(node, Dense) and len(graph.shapes[node.inputs[0]]) > 1:
             target = f"{name}_flatten"
             nodes[target] = nir.Flatten({"input": np.array(graph.shapes[node.inputs[0]])}, 0, -1)
+            edges.append((target, name))
+        if isinstance(node, Convolution) and node.crop != NO_CROP:
+            target = f"{name}_crop"  # NIR's convolutions read all of their input, so the rest is made zero before
+            nodes[target] = nir.Scale(_inside(node, graph.shapes[node.inputs[0]]))
             edges.append((target, name))
         edges += [(leaves[source], target) for source in _sources(graph, node.inputs)]
         leaves[node.id] = name
@@ -56,6 +77,13 @@ def to_nir(graph: Graph, dt: float = DT) -> Any:
     period = graph.steps + guard_steps(graph)
     metadata = {"dt": dt, "steps": graph.steps, "period": period, "writer": "spikeproof"}
     return nir.NIRGraph(nodes, edges, metadata=metadata, type_check=False)
+
+
+def _inside(node: Convolution, shape: Shape) -> Floats:
+    (top, bottom), (left, right) = node.crop
+    inside = np.zeros(shape)
+    inside[:, top : shape[1] - bottom, left : shape[2] - right] = 1
+    return inside
 
 
 def _sources(graph: Graph, names: tuple[str, ...]) -> list[str]:

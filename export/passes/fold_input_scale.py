@@ -42,7 +42,7 @@ def _without(node: Node, affine: Affine, graph: Graph) -> Node:
 
 
 def _absorb(node: Convolution | Dense, affine: Affine, shape: Shape) -> Convolution | Dense:
-    shift = np.broadcast_to(affine.shift.reshape((-1,) + (1,) * (len(shape) - 1)), shape)
+    shift = np.broadcast_to(affine.shift.reshape((-1,) + (1,) * (len(shape) - 1)), shape).copy()  # torch wants its own
     extra: Floats = synapse(replace(node, bias=None), shift[None, None])[0, 0]
     if isinstance(node, Dense):
         scale = np.repeat(affine.scale, int(np.prod(shape[1:])))

@@ -1,8 +1,7 @@
 """A shortcut that adds spikes to a current becomes a synapse of weight 1 for each neuron.
 
-Identity: x = I x, with I a 1 x 1 convolution in as many groups as channels. Sums of sums become one sum. After this
-pass every input of a neuron is a convolution or dense, whose input is a neuron, the network's input, or a delay of
-one. Promise: exact.
+Identity: x = I x, with I a 1 x 1 convolution in as many groups as channels, or a diagonal matrix. Sums of sums become
+one sum. After this pass all that a neuron adds up are convolutions and dense layers. Promise: exact.
 """
 
 from __future__ import annotations
@@ -11,61 +10,40 @@ from dataclasses import replace
 
 import numpy as np
 
-from export.graph import Accumulate, Add, Convolution, Delay, Dense, Graph, Neuron, Node, Shape, Spiking
-from train.errors import UserError
+from export.graph import Accumulate, Add, Convolution, Dense, Graph, Neuron, Node, Shape, fresh, summands
+from export.passes.unused import without_unused
 
 
 def identity_synapses(graph: Graph) -> Graph:
-    """Bring the graph into the form that retiming and quantisation read; `export.terms` lists the result.
-
-    Raises:
-        UserError: a value that is neither a spike nor a weighted sum of spikes reaches a neuron, or a layer takes it.
-    """
-    nodes: list[Node] = []
+    """Every population's current is one synapse node or an Add of them."""
+    nodes: dict[str, Node] = {}
     for node in graph.nodes:
-        if isinstance(node, Add):
-            continue
         if isinstance(node, Neuron | Accumulate):
-            inputs: list[str] = []
-            for name in _summands(graph, node.inputs):
-                source = graph[name]
-                if not isinstance(source, Convolution | Dense):
-                    source = _identity(f"{name}-{node.id}", node.origin, name, graph.shapes[name], source)
-                    nodes.append(source)
-                inputs.append(source.id)
-            nodes.append(replace(node, inputs=tuple(inputs[:1])) if len(inputs) == 1 else _sum(nodes, node, inputs))
+            current = nodes[node.inputs[0]]
+            names = summands(nodes, current)
+            place = (current.origin if isinstance(current, Add) else "") or node.origin or node.id
+            inputs = tuple(_synapse(nodes, graph, name, place) for name in names)
+            if len(inputs) > 1:
+                total = Add(f"{node.id}.current", place, inputs)
+                nodes[total.id] = total
+                inputs = (total.id,)
+            nodes[node.id] = replace(node, inputs=inputs)
         else:
-            _check(graph, node)
-            nodes.append(node)
-    return graph.with_nodes(nodes)
+            nodes[node.id] = node
+    return without_unused(graph.with_nodes(list(nodes.values())))
 
 
-def _summands(graph: Graph, names: tuple[str, ...]) -> list[str]:
-    flat: list[str] = []
-    for name in names:
-        node = graph[name]
-        flat += _summands(graph, node.inputs) if isinstance(node, Add) else [name]
-    return flat
+def _synapse(nodes: dict[str, Node], graph: Graph, name: str, place: str) -> str:
+    """The id of a synapse node with the value of `name`: its own, or that of a new one."""
+    if isinstance(nodes[name], Convolution | Dense):
+        return name
+    origin = f"{place}.shortcut"
+    free = fresh(origin, nodes)
+    nodes[free] = _identity(free, origin, name, graph.shapes[name])
+    return free
 
 
-def _sum(nodes: list[Node], node: Node, inputs: list[str]) -> Node:
-    total = Add(f"{node.id}.current", node.origin, tuple(inputs))
-    nodes.append(total)
-    return replace(node, inputs=(total.id,))
-
-
-def _identity(name: str, origin: str, source: str, shape: Shape, node: Node) -> Convolution:
-    if not isinstance(node, Spiking | Delay) or len(shape) != 3:
-        raise UserError(f"its output {shape} cannot be added to a current", where=node.where)
+def _identity(name: str, origin: str, source: str, shape: Shape) -> Convolution | Dense:
+    if len(shape) == 1:
+        return Dense(name, origin, (source,), np.eye(shape[0]), None)
     return Convolution(name, origin, (source,), np.ones((shape[0], 1, 1, 1)), None, groups=shape[0])
-
-
-def _check(graph: Graph, node: Node) -> None:
-    if isinstance(node, Convolution | Dense | Delay):
-        source = graph[node.inputs[0]]
-        if not isinstance(source, Spiking if isinstance(node, Delay) else Spiking | Delay):
-            raise UserError(
-                f"takes the output of {source.where}, which is not spikes",
-                where=node.where,
-                hint="every convolution and linear layer must read spikes (put a neuron in between)",
-            )

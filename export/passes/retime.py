@@ -3,6 +3,8 @@
 A spike of p at window step i, through a synapse that takes k steps and a relative delay r (negative looks ahead),
 must meet q at window step i + r. With windows starting at s_p and s_q and a real delay d >= 0:
     s_p + i + k + d = s_q + i + r,   so   d = s_q - s_p - k + r   and   s_q = max over inputs of (s_p + k - r).
+Starts are the longest paths, also in a recurrent network. Around a loop the starts cancel out, so the k of its synapses
+must not add up to more than its delays r: recurrence that is one step late (r = 1) just fits one synapse (k = 1).
 A clock may start when it likes, so it starts when the first population that it drives needs it.
 Promise: exact. The graph before and after give the same values in every window.
 """
@@ -16,7 +18,7 @@ import numpy as np
 from export import limits
 from export.graph import Clock, Delay, Graph, Node, Spiking, Windowed, rewire
 from export.network import Ints
-from export.terms import terms
+from export.terms import Term, terms
 from train.errors import UserError
 
 
@@ -44,7 +46,8 @@ def retime(graph: Graph, synapse_steps: int) -> Graph:
     """Windows and causal delays for synapses that take `synapse_steps` (1 on Loihi, 0 in NIR).
 
     Raises:
-        UserError: a delay beyond what a Loihi synapse can hold; the message names the layer.
+        UserError: a delay beyond what a Loihi synapse can hold, or a loop whose synapses take longer than it may; the
+            message names the layer or the loop.
     """
     plan = _plan(graph, synapse_steps)
     nodes: list[Node] = []
@@ -67,24 +70,12 @@ def retime(graph: Graph, synapse_steps: int) -> Graph:
 
 
 def _plan(graph: Graph, k: int) -> _Plan:
-    starts: dict[str, int] = {}
-    clocks: dict[str, int] = {}
+    starts = _starts(graph, k)
     delays: dict[str, Ints] = {}
-    lead = guard_steps(graph)  # a layer that looks back past its window's edge must find silence there
-    nodes = [node for node in graph.windowed() if not isinstance(node, Clock)]
-    for node in nodes:
-        inputs = terms(graph, node)
-        ready = [starts.get(t.source.id, 0) + k - int(t.delay.min(initial=0)) for t in inputs]
-        starts[node.id] = max([lead, *ready])
-        for term in inputs:
-            if isinstance(term.source, Clock):
-                latest = starts[node.id] - k + int(term.delay.min(initial=0))
-                clocks[term.source.id] = min(latest, clocks.get(term.source.id, latest))
-    starts |= {node.id: clocks.get(node.id, lead) for node in graph.windowed() if isinstance(node, Clock)}
-    for node in nodes:
+    for node in graph.windowed():
         for term in terms(graph, node):
             delay = starts[node.id] - starts[term.source.id] - k + term.delay
-            if int(delay.max(initial=0)) > limits.DELAY_LIMIT:
+            if int(delay.max()) > limits.DELAY_LIMIT:
                 raise UserError(
                     f"needs a delay of {int(delay.max())} steps, limit {limits.DELAY_LIMIT}",
                     where=term.synapse.where,
@@ -92,3 +83,60 @@ def _plan(graph: Graph, k: int) -> _Plan:
                 )
             delays[term.synapse.id] = delay
     return _Plan(starts, delays)
+
+
+def _starts(graph: Graph, k: int) -> dict[str, int]:
+    """Longest paths by relaxation: one round for a feed-forward graph, at most as many as populations for any."""
+    nodes = tuple(node for node in graph.windowed() if not isinstance(node, Clock))
+    lead = guard_steps(graph)  # a layer that looks back past its window's edge must find silence there
+    starts = {node.id: lead for node in nodes}
+    driver: dict[str, str] = {}
+    for _ in range(len(nodes) + 1):
+        late = ""
+        for node in nodes:
+            for term in _timed(graph, node):
+                earliest = starts[term.source.id] + k - int(term.delay.min())
+                if earliest > starts[node.id]:
+                    starts[node.id], driver[node.id], late = earliest, term.source.id, node.id
+        if not late:
+            return starts | _clocks(graph, starts, k)
+    raise _endless(graph, nodes, driver, late, k)
+
+
+def _timed(graph: Graph, node: Windowed) -> list[Term]:
+    """The terms whose sources cannot start when they like."""
+    return [term for term in terms(graph, node) if not isinstance(term.source, Clock)]
+
+
+def _clocks(graph: Graph, starts: dict[str, int], k: int) -> dict[str, int]:
+    """For each clock the latest start that still reaches all that it drives."""
+    latest: dict[str, int] = {}
+    for node in graph.windowed():
+        for term in terms(graph, node):
+            if isinstance(term.source, Clock):
+                start = starts[node.id] - k + int(term.delay.min())
+                latest[term.source.id] = min(start, latest.get(term.source.id, start))
+    return latest
+
+
+def _endless(graph: Graph, nodes: tuple[Windowed, ...], driver: dict[str, str], late: str, k: int) -> UserError:
+    """The loop that pushes its own start on for ever, found by going back along what pushed last."""
+    for _ in nodes:
+        late = driver[late]  # surely on the loop now
+    loop = [late]
+    while driver[loop[-1]] != late:
+        loop.append(driver[loop[-1]])
+    given = sum(
+        min(int(term.delay.min()) for term in _timed(graph, _windowed(nodes, target)) if term.source.id == source)
+        for target, source in ((name, driver[name]) for name in loop)
+    )
+    names = " -> ".join([*reversed(loop), loop[-1]])
+    return UserError(
+        f"its synapses take {k * len(loop)} steps, and the network gives them {given}",
+        where=f"loop {names}",
+        hint="a spike needs one step for every synapse; give a connection of this loop a longer delay",
+    )
+
+
+def _windowed(nodes: tuple[Windowed, ...], name: str) -> Windowed:
+    return next(node for node in nodes if node.id == name)
