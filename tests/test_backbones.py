@@ -70,6 +70,9 @@ SOME = {
 IN_LAVA = {
     Case("small-conv", "da-lif", "current"),
     Case("recurrent", "plif", None),
+    Case("vgg-11", "lif", "block-input"),
+    Case("resnet-18-imagenet", "if", None),
+    Case("resnet-20", "plif", "conv-input"),
 }
 
 
