@@ -62,13 +62,17 @@ def temporal_shift_network(seed: int = 0, steps: int = 4) -> Network:
 
 
 def recurrent_network(seed: int, steps: int = 4) -> Network:
-    """Input (2, 4, 4) -> a, conv onto itself -> b, conv onto itself -> read-out, and b back to a three steps later."""
+    """Input (2, 4, 4) -> a, conv onto itself -> b, conv onto itself -> read-out, and b back to a three steps later.
+
+    The 3 x 3 convolutions do not read the last row and the first column.
+    """
     rng = np.random.default_rng(seed)
 
     def connection(name: str, kernel: int, most: int, source: str, target: str) -> Connection:
         channels = 2 if source == "input" else 3
         weight = ints(2 * rng.integers(-40, 48, (3, channels, kernel, kernel)))
-        synapses = Convolution(weight, (1, 1), (kernel // 2, kernel // 2))
+        crop = ((0, 1), (1, 0)) if kernel == 3 else ((0, 0), (0, 0))
+        synapses = Convolution(weight, (1, 1), (kernel // 2, kernel // 2), crop=crop)
         return Connection(name, "", source, target, synapses, 0, ints(rng.integers(0, most, channels)))
 
     def lif() -> LIF:

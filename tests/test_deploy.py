@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import ints
+from conftest import ints, recurrent_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -100,6 +100,21 @@ def convolutions(draw: Any) -> tuple[Connection, Population, Population]:
     source = Population("a", "", (inputs * groups, draw(st.integers(5, 7)), draw(st.integers(5, 7))), 0, Source(1))
     target = Population("b", "", synapses.output_shape(source.shape), 1, Source(1))
     return Connection("a-b", "", "a", "b", synapses, 0, ints([0] * source.shape[0])), source, target
+
+
+def test_a_recurrent_network_is_planned_with_the_axons_that_lead_back() -> None:
+    """One core a population: every neuron of b reaches the read-out, b and a; of a it reaches a and b."""
+    network = recurrent_network(0)
+    plan = mapping.plan(network, chips.load("loihi2"))
+    out = {p.population: next(use.used for use in p.uses if use.resource == "axons out") for p in plan.placements}
+    assert {p.population: p.cores for p in plan.placements} == {"a": 1, "b": 1, "readout": 1}
+    row = np.ones((3, 4, 4), dtype=np.int64)
+    read = row.copy()  # what the 3 x 3 convolutions leave out: the last row and the first column
+    read[:, 3], read[:, :, 0] = 0, 0
+    assert out == {"a": int((row + read).sum()), "b": int((row + row + read).sum()), "readout": 0}
+    small = mapping.plan(network, with_limit(chips.load("loihi2"), neurons_per_core=12))
+    assert all(p.uses[0].used <= 12 for p in small.placements)
+    assert next(p for p in small.placements if p.population == "a").uses[3].used > out["a"] // 4
 
 
 @settings(max_examples=40, deadline=None)

@@ -62,6 +62,26 @@ def test_a_fault_in_a_loop_is_caught(fault: str, kind: str) -> None:
         assert not equivalence.compare(network, good, engine.run(faulty, inputs), inputs).equal
 
 
+def test_a_loop_without_its_gates_disturbs_the_next_sample() -> None:
+    """In guard steps a bias alone would go round the loop and into the next window: the gates are what prevents it."""
+    network = recurrent_network(3)
+
+    def gated(gate: Gate) -> Network:
+        populations = [
+            replace(p, program=replace(p.program, gate=gate, bias_mant=ints(2000)))
+            if isinstance(p.program, LIF) and not p.readout
+            else p
+            for p in network.populations
+        ]
+        return replace(network, populations=tuple(populations))
+
+    inputs = ints(np.random.default_rng(0).integers(0, 8, (8, 4, 2, 4, 4)))
+    strong, weak = gated(Gate(256, 8)), gated(Gate(2, 0))
+    good = fast.run(strong, inputs)
+    assert equivalence.compare(strong, good, reference.run(strong, inputs), inputs).equal
+    assert not equivalence.compare(strong, good, reference.run(weak, inputs), inputs).equal
+
+
 def test_recurrence_without_a_guard_step_is_refused() -> None:
     """The last spikes of a window must not meet the next sample."""
     with pytest.raises(

@@ -15,7 +15,9 @@ from export import graph as g
 from export.graph import Graph
 from export.interpret import interpret
 from export.passes import compose_pooling as pooling
+from export.passes import distribute_sums as distribution
 from export.passes.compose_pooling import compose_pooling
+from export.passes.delay_before_pooling import delay_before_pooling
 from export.passes.fold_batch_norm import fold_batch_norm
 from export.passes.fold_input_scale import fold_input_scale
 from export.passes.retime import guard_steps, retime
@@ -379,3 +381,56 @@ def test_a_shifted_current_loses_its_bias_at_the_edge() -> None:
     constant = [replace(n, weight=0 * n.weight) if n is edges else n for n in final.nodes]  # type: ignore[attr-defined]
     with pytest.raises(AssertionError, match="lif"):
         assert_same(graph, final.with_nodes(constant), random_inputs(graph))
+
+
+def _summed() -> Graph:
+    """A dense layer with a bias that reads the sum of two layers of spikes, and a gain on a sum."""
+    rng = np.random.default_rng(7)
+    nodes = (
+        g.Input("input", "", (), (4,), 15),
+        *(g.Dense(f"d{i}", "", ("input",), rng.normal(0, 0.1, (5, 4)), None) for i in (0, 1)),
+        *(g.Neuron(f"n{i}", "", (f"d{i}",), np.array([0.25]), np.array([0.5])) for i in (0, 1)),
+        g.Add("sum", "", ("n0", "n1")),
+        g.Dense("head", "", ("sum",), rng.normal(0, 0.3, (5, 5)), rng.normal(0, 0.5, 5)),
+        g.Add("join", "", ("head", "n1")),
+        g.Affine("gain", "", ("join",), rng.uniform(0.5, 1.5, 5), np.zeros(5)),
+        g.Neuron("n2", "", ("gain",), np.array([0.5]), np.array([0.5])),
+        g.Dense("out", "", ("n2",), rng.normal(0, 0.3, (2, 5)), None),
+        g.Accumulate("readout", "", ("out",)),
+    )
+    return Graph("summed", nodes, 4)
+
+
+def test_a_layer_behind_a_sum_becomes_one_for_each_summand() -> None:
+    graph = _summed()
+    final = lower_graph(graph)[PASSES[-1].__name__]
+    assert_same(graph, final, random_inputs(graph))
+    assert [t.source.id for t in terms(final, final["n2"])] == ["n0", "n1", "n1"]  # type: ignore[arg-type]
+
+
+def test_a_bias_given_to_every_summand_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = _summed()
+    monkeypatch.setattr(
+        distribution,
+        "_part",
+        lambda node, i, source: replace(node, id=f"{node.id}.{i}" if i else node.id, inputs=(source,)),
+    )
+    with pytest.raises(AssertionError, match="n2"):
+        assert_same(graph, distribution.distribute_sums(graph), random_inputs(graph))
+
+
+@given(graph=graphs(), side=st.integers(0, 1))
+@settings(max_examples=15, deadline=None)
+def test_a_delay_before_or_behind_a_pool_is_the_same(graph: Graph, side: int) -> None:
+    rng = np.random.default_rng(side)
+    shape = graph.shapes["input"]
+    steps = rng.integers(-1, 2, shape[0])
+    pool = g.AveragePool("pooled", "", ("input",), (2, 2), (1, 1), (side, side))
+    late = g.Delay("late", "", ("pooled",), steps)
+    weight = rng.normal(0, 0.1, (2, shape[0], 1, 1))
+    conv = g.Convolution("conv", "", ("late",), weight, None)
+    nodes = (graph.nodes[0], pool, late, conv, g.Neuron("lif", "", ("conv",), np.array([0.25]), np.array([0.5])))
+    behind = Graph("late", nodes, graph.steps)
+    before = delay_before_pooling(behind)
+    assert isinstance(before[conv.inputs[0]], g.AveragePool)
+    assert_same(behind, before, random_inputs(behind))

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ints, temporal_shift_network
+from conftest import ints, recurrent_network, temporal_shift_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,6 +37,22 @@ def test_round_trip(tmp_path: Path, shift_network: Network) -> None:
     again = read_network(tmp_path / "n.h5")
     assert same(network, again)
     assert network.digest == again.digest
+
+
+def test_round_trip_of_loops_and_crops(tmp_path: Path) -> None:
+    network = recurrent_network(0)
+    write_network(tmp_path / "n.h5", network)
+    again = read_network(tmp_path / "n.h5")
+    assert same(network, again)
+    assert {c.synapses.crop for c in again.connections if isinstance(c.synapses, Convolution)} == {
+        ((0, 1), (1, 0)),
+        ((0, 0), (0, 0)),
+    }
+    uncropped = tuple(
+        replace(c, synapses=replace(c.synapses, crop=((0, 0), (0, 0)))) if isinstance(c.synapses, Convolution) else c
+        for c in network.connections
+    )
+    assert replace(network, connections=uncropped).digest != network.digest
 
 
 def general_network() -> Network:
