@@ -84,6 +84,6 @@ def compile_graph(
     coded = code_input(final, chosen.coding)
     retimed = retime(coded, LOIHI_SYNAPSE_STEPS)
     network = quantise_network(coded, retimed, calibration, grid, granularity or PerChannel())
-    said = stages[identity_synapses.__name__]  # NIR has no clocks, and its synaptic currents take a bias as it is
+    said = stages[gather_currents.__name__]  # NIR has no clocks, and its synaptic currents take a bias as it is
     stages = {**stages, code_input.__name__: coded, "retime": retimed}
     return Compiled(stages, retime(said, NIR_SYNAPSE_STEPS), network, chosen)
