@@ -11,20 +11,18 @@ Layout (schema version 1):
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from deploy.activity import COMMAND, Activity, ConnectionActivity, PopulationActivity
-from export.store import fixed_text, read_text
+from export.hdf5 import array, fixed_text, members, open_stranger, read_text
 from train import runs
 from train.errors import UserError
 
 FORMAT = "spikeproof-activity"
 SCHEMA_VERSION = 1
 MAX_ELEMENTS = 1 << 26  # of one dataset
-MAX_PARTS = 100_000
 
 
 def write_activity(path: Path, activity: Activity) -> None:
@@ -58,16 +56,8 @@ def read_activity(path: Path) -> Activity:
     Raises:
         UserError: the file is missing, not HDF5, truncated, of another schema, oversized or inconsistent.
     """
-    if not path.is_file():
-        raise UserError("no such file", where=str(path), hint=f"make it with: {COMMAND}")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(file)
-    except UserError as error:
-        raise UserError(error.what, where=str(path), hint=error.hint) from error
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"damaged, or not an activity file: {reason}", where=str(path)) from error
+    with open_stranger(path, "an activity file", f"make it with: {COMMAND}") as file:
+        return _read(file)
 
 
 def _read(file: h5py.File) -> Activity:
@@ -85,44 +75,19 @@ def _read(file: h5py.File) -> Activity:
         populations=tuple(
             PopulationActivity(
                 id=name,
-                spikes_per_step=_array(group, "spikes_per_step", "iu").astype(np.int64),
-                spikes_per_neuron=_array(group, "spikes_per_neuron", "iu").astype(np.int64),
+                spikes_per_step=array(group, "spikes_per_step", "iu", MAX_ELEMENTS).astype(np.int64),
+                spikes_per_neuron=array(group, "spikes_per_neuron", "iu", MAX_ELEMENTS).astype(np.int64),
                 neuron_updates=int(group.attrs["neuron_updates"]),
-                raster=_array(group, "raster", "b"),
-                raster_neurons=_array(group, "raster_neurons", "iu").astype(np.int64),
+                raster=array(group, "raster", "b", MAX_ELEMENTS),
+                raster_neurons=array(group, "raster_neurons", "iu", MAX_ELEMENTS).astype(np.int64),
             )
-            for name, group in _members(file, "populations")
+            for name, group in members(file, "populations")
         ),
         connections=tuple(
             ConnectionActivity(name, int(group.attrs["events"]), int(group.attrs["synaptic_operations"]))
-            for name, group in _members(file, "connections")
+            for name, group in members(file, "connections")
         ),
         accuracy={
-            name: (int(group.attrs["correct"]), int(group.attrs["total"])) for name, group in _members(file, "accuracy")
+            name: (int(group.attrs["correct"]), int(group.attrs["total"])) for name, group in members(file, "accuracy")
         },
     )
-
-
-def _members(file: h5py.File, name: str) -> list[tuple[str, h5py.Group]]:
-    if name not in file:
-        return []
-    parent = _hard(file, name)
-    if len(parent) > MAX_PARTS:
-        raise UserError(f"{len(parent)} {name}, limit {MAX_PARTS}")
-    return sorted(((key, _hard(parent, key)) for key in parent), key=lambda item: int(item[1].attrs.get("order", 0)))
-
-
-def _hard(parent: h5py.Group, key: str) -> Any:
-    """The member `key`, refused when it is a link to somewhere else (another file, say)."""
-    if not isinstance(parent.get(key, getlink=True), h5py.HardLink):
-        raise UserError(f"{key[:80]!r} is missing, or a link, which this program does not follow")
-    return parent[key]
-
-
-def _array(group: h5py.Group, key: str, kinds: str) -> Any:
-    dataset = _hard(group, key)
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in kinds:
-        raise UserError(f"{key} of {group.name} is not a dataset of the expected type")
-    if dataset.size > MAX_ELEMENTS or dataset.external or dataset.is_virtual:
-        raise UserError(f"{key} of {group.name} has {dataset.size} elements, limit {MAX_ELEMENTS}, or is elsewhere")
-    return np.asarray(dataset[()])

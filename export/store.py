@@ -9,18 +9,17 @@ Layout (schema version 3):
                             datasets: weight, delay
     /records/<population>   attrs: the fields of LayerRecord
 
-Texts are of fixed length: HDF5 keeps others in a heap, and a damaged heap can send its library into an endless loop.
-Nothing in the file is executed; links to other files are refused, and sizes are checked before anything is read.
+It is opened and read through `export.hdf5`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
+from export.hdf5 import array, fixed_text, members, open_stranger, read_text
 from export.network import (
     LIF,
     Clock,
@@ -42,7 +41,6 @@ from train.errors import UserError
 FORMAT = "spikeproof-network"
 SCHEMA_VERSION = 3
 MAX_ELEMENTS = 1 << 29  # of one dataset; 512 M weights are beyond any Loihi 2 board that this project plans for
-MAX_PARTS = 100_000
 
 
 def write_network(path: Path, network: Network) -> None:
@@ -63,21 +61,6 @@ def write_network(path: Path, network: Network) -> None:
             file.create_group(f"records/{record.population}").attrs.update(
                 {key: value for key, value in vars(record).items() if key != "population"}
             )
-
-
-def fixed_text(text: str) -> np.bytes_:
-    """A text as a fixed-length HDF5 attribute (which cannot be empty: a zero byte is cut off on reading)."""
-    return np.bytes_(text.encode() or b"\0")
-
-
-def read_text(attrs: h5py.AttributeManager, key: str) -> str:
-    """A text attribute (KeyError, TypeError, UnicodeDecodeError when it is not there or not one)."""
-    value = attrs[key]
-    if isinstance(value, bytes):
-        return value.decode()
-    if not isinstance(value, str):
-        raise TypeError(f"attribute {key!r} is not a text")
-    return value
 
 
 def _write_population(group: h5py.Group, order: int, population: Population) -> None:
@@ -141,17 +124,8 @@ def read_network(path: Path) -> Network:
         UserError: the file is missing, not HDF5, truncated, of another schema, oversized, or describes a network
             that the chip cannot run. Whatever is wrong inside becomes one line that names the file.
     """
-    if not path.is_file():
-        raise UserError("no such file", where=str(path), hint="make it with: python -m export --target loihi2")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(file)
-    except UserError as error:
-        where = ": ".join(part for part in (str(path), error.where) if part)
-        raise UserError(error.what, where=where, hint=error.hint) from error
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"damaged, or not a network file: {reason}", where=str(path)) from error
+    with open_stranger(path, "a network file", "make it with: python -m export --target loihi2") as file:
+        return _read(file)
 
 
 def _read(file: h5py.File) -> Network:
@@ -166,41 +140,16 @@ def _read(file: h5py.File) -> Network:
         )
     return Network(
         name=read_text(file.attrs, "name"),
-        populations=tuple(_read_population(name, group) for name, group in _members(file, "populations")),
-        connections=tuple(_read_connection(name, group) for name, group in _members(file, "connections")),
+        populations=tuple(_read_population(name, group) for name, group in members(file, "populations")),
+        connections=tuple(_read_connection(name, group) for name, group in members(file, "connections")),
         steps=int(file.attrs["steps"]),
         period=int(file.attrs["period"]),
-        records=tuple(_read_record(name, group) for name, group in _members(file, "records")),
+        records=tuple(_read_record(name, group) for name, group in members(file, "records")),
     )
 
 
-def _members(file: h5py.File, name: str) -> list[tuple[str, h5py.Group]]:
-    """The groups under /name by their `order` (records have none and keep the file's order)."""
-    if name not in file:
-        return []
-    parent = _hard(file, name)
-    if len(parent) > MAX_PARTS:
-        raise UserError(f"{len(parent)} {name}, limit {MAX_PARTS}")
-    members = [(key, _hard(parent, key)) for key in parent]
-    return sorted(members, key=lambda item: int(item[1].attrs.get("order", 0)))
-
-
-def _hard(parent: h5py.Group, key: str) -> Any:
-    """The member `key`, refused when it is a link to somewhere else (another file, say)."""
-    if not isinstance(parent.get(key, getlink=True), h5py.HardLink):
-        raise UserError(f"{key!r} is a link, which this program does not follow")
-    return parent[key]
-
-
 def _integers(group: h5py.Group, key: str) -> Ints:
-    dataset = _hard(group, key)
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iu":
-        raise UserError(f"{group.name}/{key} is not an integer dataset")
-    if dataset.size > MAX_ELEMENTS:
-        raise UserError(f"{group.name}/{key} has {dataset.size} elements, limit {MAX_ELEMENTS}")
-    if dataset.external or dataset.is_virtual:
-        raise UserError(f"{group.name}/{key} keeps its data in another file")
-    return np.asarray(dataset[()], dtype=np.int64)
+    return np.asarray(array(group, key, "iu", MAX_ELEMENTS), dtype=np.int64)
 
 
 def _pair(group: h5py.Group, key: str) -> tuple[int, int]:
