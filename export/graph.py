@@ -156,13 +156,21 @@ class Neuron(Node):
 
 @dataclass(frozen=True, eq=False)
 class Accumulate(Node):
-    """The read-out: V <- V + x over the window; its output is V. The mean over T is V at the last step, over T.
+    """The read-out: I <- current_leak I + x; V <- leak V + I over the window; its output is V.
 
-    `scale` as in `Neuron`.
+    With the usual leak of 1 and no current the mean over T is V at the last step, over T. Arrays and `scale` as in
+    `Neuron`.
     """
 
     start: int = 0
     scale: Floats | None = None
+    leak: Floats = field(default_factory=lambda: np.ones(1))
+    current_leak: Floats = field(default_factory=lambda: np.zeros(1))
+
+    @property
+    def has_current(self) -> bool:
+        """Whether its synaptic current has a memory."""
+        return bool(self.current_leak.any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,15 +341,22 @@ def _shape(node: Node, inputs: Sequence[Shape]) -> Shape:
                 raise UserError(f"split {node.future}, {node.past} of {shape[0]} channels", where=node.where)
         case Neuron():
             _check_neuron(node, shape)
+        case Accumulate():
+            _check_values(node, shape, {"leak": (node.leak, 1.0), "current_leak": (node.current_leak, 1.0)})
     return shape
 
 
 def _check_neuron(node: Neuron, shape: Shape) -> None:
-    """Shapes and ranges of a neuron's parameters; no chip decays with a leak outside 0..1."""
     if node.reset not in RESETS:
         raise UserError(f"reset {node.reset!r}, known are {', '.join(RESETS)}", where=node.where)
-    for name, most in (("leak", 1.0), ("current_leak", 1.0), ("threshold", np.inf)):
-        values = rows(getattr(node, name), len(shape))
+    leaks = {"leak": (node.leak, 1.0), "current_leak": (node.current_leak, 1.0)}
+    _check_values(node, shape, {**leaks, "threshold": (node.threshold, np.inf)})
+
+
+def _check_values(node: Node, shape: Shape, parameters: Mapping[str, tuple[Floats, float]]) -> None:
+    """Shapes and ranges of a neuron's parameters; no chip decays with a leak outside 0..1."""
+    for name, (given, most) in parameters.items():
+        values = rows(given, len(shape))
         if values.ndim != len(shape) or any(v not in (1, s) for v, s in zip(values.shape, shape, strict=True)):
             raise UserError(f"{name} of shape {values.shape} for an output of {shape}", where=node.where)
         allowed = np.isfinite(values) & (values >= 0) & (values <= most)

@@ -135,10 +135,8 @@ def _evaluate(node: Node, inputs: list[Floats], graph: Graph) -> Floats:
             )
             return _fire(x, node.start, graph.steps, leak, current_leak, threshold, node.reset)
         case Accumulate():
-            out = np.zeros_like(x)
-            window = slice(node.start, node.start + graph.steps)
-            out[window] = x[window].cumsum(0)
-            return out
+            leak, current_leak = (rows(values, x.ndim - 2) for values in (node.leak, node.current_leak))
+            return _add_up(x, node.start, graph.steps, leak, current_leak)
     raise TypeError(f"no rule for {node.where}")
 
 
@@ -160,6 +158,17 @@ def synapse(node: Convolution | Dense, x: Floats) -> Floats:
         out = out + (bias if bias.ndim == out.ndim - 1 else bias.view(-1, *(1,) * (out.ndim - 2)))
     result: Floats = out.numpy()
     return result.reshape(*x.shape[:2], *result.shape[1:])
+
+
+def _add_up(x: Floats, start: int, steps: int, leak: Floats, current_leak: Floats) -> Floats:
+    """The read-out's membrane potential in the window, zero outside (see `Accumulate`)."""
+    out = np.zeros_like(x)
+    current, membrane = np.zeros_like(x[0]), np.zeros_like(x[0])
+    for t in range(start, start + steps):
+        current = current_leak * current + x[t]
+        membrane = leak * membrane + current
+        out[t] = membrane
+    return out
 
 
 def _fire(

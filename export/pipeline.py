@@ -12,7 +12,9 @@ from export.network import Network
 from export.passes.bias_to_clock import bias_to_clock
 from export.passes.code_input import code_input
 from export.passes.compose_pooling import compose_pooling
+from export.passes.compose_synapses import compose_synapses
 from export.passes.delay_before_pooling import delay_before_pooling
+from export.passes.delays_on_spikes import delays_on_spikes
 from export.passes.distribute_sums import distribute_sums
 from export.passes.drop_flatten import drop_flatten
 from export.passes.fold_batch_norm import fold_batch_norm
@@ -43,12 +45,14 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     drop_flatten,
     distribute_sums,
     fold_batch_norm,
+    delays_on_spikes,
     shift_of_currents,
     identity_synapses,
     fold_input_scale,
     shift_to_delays,
     delay_before_pooling,
     compose_pooling,
+    compose_synapses,
     gather_currents,
     bias_to_clock,
 )

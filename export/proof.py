@@ -110,7 +110,8 @@ def prove(
     bound = (int(least.min()) >> limits.STATE_SHIFT, -(-int(most.max()) >> limits.STATE_SHIFT))
     if not cannot_wrap(*bound):
         return None
-    if readout and not cannot_fire(low, high, program.bias, int(program.vth.min()), steps):
+    least, most = least >> limits.STATE_SHIFT, -(-most >> limits.STATE_SHIFT)
+    if readout and not cannot_fire(least, most, program.bias, int(program.vth.min()), steps):
         return None
     return replace(program, gate=gate), bound
 

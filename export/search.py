@@ -226,17 +226,16 @@ def _program(layer: _Layer, scale: Floats, bias: tuple[Ints, int] | None) -> LIF
     if bias is None:
         return None
     node, ndim = layer.node, len(layer.shape)
-    leak, current_leak = np.ones(1), np.zeros(1)
     reset: Reset = "zero"
     vth = np.full((len(scale),) + (1,) * (ndim - 1), limits.VTH_LIMIT - 1)
     if isinstance(node, Neuron):
-        leak, current_leak, reset = node.leak, node.current_leak, node.reset
+        reset = node.reset
         vth = np.rint(quantise.rows(scale, ndim) * quantise.rows(node.threshold, ndim)).astype(np.int64)
     if vth.max() >= limits.VTH_LIMIT:
         return None
     return LIF(
-        du=quantise.rows(quantise.quantise_current_decay(current_leak), ndim),
-        dv=quantise.rows(quantise.quantise_decay(leak), ndim),
+        du=quantise.rows(quantise.quantise_current_decay(node.current_leak), ndim),
+        dv=quantise.rows(quantise.quantise_decay(node.leak), ndim),
         vth=vth,
         bias_mant=quantise.rows(bias[0], ndim),
         bias_exp=bias[1],

@@ -198,13 +198,6 @@ def test_padding_of_a_shifted_input_becomes_a_bias_for_each_neuron() -> None:
     assert_same(graph, folded, random_inputs(graph))
 
 
-def test_a_layer_that_reads_currents_is_refused_by_name() -> None:
-    nodes = [*_chain().nodes, g.Convolution("next", "stage.conv", ("norm",), np.ones((1, 3, 1, 1)), None)]
-    nodes.append(g.Neuron("end", "", ("next",), 0.25, 0.5))
-    with pytest.raises(UserError, match=r"stage\.conv: .*not spikes"):
-        lower_graph(Graph("currents", tuple(nodes), 3))
-
-
 def test_a_skip_over_too_many_layers_is_refused() -> None:
     nodes: list[g.Node] = [*_chain().nodes]
     last = "lif"

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from export.graph import Add, Clock, Convolution, Dense, Floats, Graph, Neuron, Node, Shape
+from export.graph import Accumulate, Add, Clock, Convolution, Dense, Floats, Graph, Neuron, Node, Shape
 from export.terms import terms
 from train.errors import UserError
 
@@ -23,14 +23,14 @@ def bias_to_clock(graph: Graph) -> Graph:
         UserError: a bias that differs from place to place; the message names the neuron.
     """
     for neuron in graph.nodes:
-        if isinstance(neuron, Neuron) and neuron.has_current:
+        if isinstance(neuron, Neuron | Accumulate) and neuron.has_current:
             biased = {t.synapse.id: t.synapse.bias for t in terms(graph, neuron) if t.synapse.bias is not None}
             if any(bias.any() for bias in biased.values()):
                 graph = _clocked(graph, neuron, biased)
     return graph
 
 
-def _clocked(graph: Graph, neuron: Neuron, biased: dict[str, Floats]) -> Graph:
+def _clocked(graph: Graph, neuron: Neuron | Accumulate, biased: dict[str, Floats]) -> Graph:
     if any(bias.ndim > 1 for bias in biased.values()):
         raise UserError(
             "a bias that differs from place to place cannot go through a synaptic current",
@@ -52,7 +52,7 @@ def _clocked(graph: Graph, neuron: Neuron, biased: dict[str, Floats]) -> Graph:
     return graph.with_nodes(nodes)
 
 
-def _bias(neuron: Neuron, bias: Floats, shape: Shape, steps: int) -> tuple[Clock, Convolution | Dense]:
+def _bias(neuron: Neuron | Accumulate, bias: Floats, shape: Shape, steps: int) -> tuple[Clock, Convolution | Dense]:
     """A clock and the synapses that give every neuron of `shape` its bias (C,) at each step."""
     clock = Clock(f"{neuron.id}.clock", neuron.origin, (), (steps, *shape[1:]))
     weight = np.repeat(bias[:, None], steps, axis=1)

@@ -26,6 +26,7 @@ from export.graph import (
     Node,
     Spiking,
     TemporalShift,
+    fresh,
     summands,
 )
 from export.passes.unused import without_unused
@@ -36,31 +37,38 @@ LINEAR = (Affine, AveragePool, Convolution, Delay, Dense, Flatten, TemporalShift
 def distribute_sums(graph: Graph) -> Graph:
     """Every linear operation reads something else than a sum; its parts are `<id>`, `<id>.1`, `<id>.2`, ..."""
     nodes: dict[str, Node] = {}
+    taken = set(graph.shapes)
     values: dict[str, str] = {}  # id -> what has its value now
     for node in graph.nodes:
-        values[node.id] = _place(nodes, replace(node, inputs=tuple(values[name] for name in node.inputs)))
+        values[node.id] = _place(nodes, replace(node, inputs=tuple(values[name] for name in node.inputs)), taken)
     plain = without_unused(graph.with_nodes(list(nodes.values())))
     return plain.with_nodes([_of_spikes(plain, node) for node in plain.nodes])
 
 
-def _place(nodes: dict[str, Node], node: Node) -> str:
+def _place(nodes: dict[str, Node], node: Node, taken: set[str]) -> str:
     """Add a node, or what takes its place; the id of its value."""
     source = nodes[node.inputs[0]] if node.inputs else None
     if isinstance(node, Affine) and not node.shift.any() and isinstance(source, TemporalShift):
-        earlier = _place(nodes, replace(node, id=f"{node.id}.ahead", inputs=source.inputs))
-        return _place(nodes, replace(source, id=node.id, inputs=(earlier,)))
+        earlier = _place(nodes, replace(node, id=_new(f"{node.id}.ahead", taken), inputs=source.inputs), taken)
+        return _place(nodes, replace(source, id=node.id, inputs=(earlier,)), taken)
     if isinstance(node, LINEAR) and isinstance(source, Add):
         names = summands(nodes, source)
-        parts = tuple(_place(nodes, _part(node, index, name)) for index, name in enumerate(names))
-        node = Add(f"{node.id}.sum", source.origin, parts)
+        parts = tuple(_place(nodes, _part(node, index, name, taken), taken) for index, name in enumerate(names))
+        node = Add(_new(f"{node.id}.sum", taken), source.origin, parts)
     nodes[node.id] = node
     return node.id
 
 
-def _part(node: Node, index: int, source: str) -> Node:
+def _new(name: str, taken: set[str]) -> str:
+    name = fresh(name, taken)
+    taken.add(name)
+    return name
+
+
+def _part(node: Node, index: int, source: str, taken: set[str]) -> Node:
     if index == 0:
         return replace(node, inputs=(source,))
-    part = replace(node, id=f"{node.id}.{index}", inputs=(source,))
+    part = replace(node, id=_new(f"{node.id}.{index}", taken), inputs=(source,))
     if isinstance(part, Convolution | Dense):
         return replace(part, bias=None)
     return replace(part, shift=np.zeros_like(part.shift)) if isinstance(part, Affine) else part

@@ -1,7 +1,7 @@
 """Fold batch norm into the weights before it.
 
 Identity: scale (W x + b) + shift = (scale W) x + (scale b + shift), channel by channel. Promise: exact in real
-arithmetic. Applies to an Affine that is the only consumer of a convolution or dense, and to the next one behind it.
+arithmetic. Applies to an Affine that is the only consumer of a convolution, a dense layer or another Affine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from export.graph import Affine, Convolution, Dense, Graph, Node, rewire
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
-    """Every Affine behind a convolution or dense is gone; the synapse keeps its id."""
+    """Every Affine behind a convolution, a dense layer or an Affine is gone; what is before it keeps its id."""
     nodes: list[Node] = []
     moved: dict[str, str] = {}
     for original in graph.nodes:
@@ -24,7 +24,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
         before = next((n for n in nodes if n.id == node.inputs[0]), None) if isinstance(node, Affine) else None
         if (
             isinstance(node, Affine)
-            and isinstance(before, Convolution | Dense)
+            and isinstance(before, Affine | Convolution | Dense)
             and graph.only_consumer(graph[original.inputs[0]]) is original
         ):
             nodes[nodes.index(before)] = _scaled(before, node)
@@ -34,7 +34,9 @@ def fold_batch_norm(graph: Graph) -> Graph:
     return graph.with_nodes(nodes)
 
 
-def _scaled(synapse: Convolution | Dense, affine: Affine) -> Convolution | Dense:
+def _scaled(synapse: Affine | Convolution | Dense, affine: Affine) -> Affine | Convolution | Dense:
+    if isinstance(synapse, Affine):
+        return replace(synapse, scale=synapse.scale * affine.scale, shift=synapse.shift * affine.scale + affine.shift)
     rows = (-1,) + (1,) * (synapse.weight.ndim - 1)
     bias = np.zeros(len(affine.shift)) if synapse.bias is None else synapse.bias
     column = (-1,) + (1,) * (bias.ndim - 1)
