@@ -39,7 +39,17 @@ class Options:
     dt: float | None = None
     """Seconds of one time step of the NIR file, which does not say it."""
     reset: Literal["zero", "subtract"] = "zero"
-    """Reset rule of the NIR file's neurons, which it does not say."""
+    """Reset rule of the NIR file's neurons, which it does not say. Lava's own neurons have the one to zero alone."""
+    writer: Literal["nir", "norse", "snntorch", "spikingjelly", "sinabs"] = "nir"
+    """Who wrote the NIR file: each framework means something else by the same numbers, see docs/nir.md."""
+    integrator: Literal["euler", "exponential"] | None = None
+    """Decay of the NIR file's neurons, 1 - dt / tau or exp(-dt / tau), where it is not the writer's usual one."""
+    fires: Literal["above", "reached"] | None = None
+    """Spike when v > threshold, or v >= threshold, where it is not the writer's usual rule."""
+    reset_at: Literal["once", "late"] | None = None
+    """Reset by subtraction in the step of the spike, or in the next one, where it is not the writer's usual rule."""
+    spikes: Literal["single"] | None = None
+    """Says that neurons of a writer that allows several spikes in one step were trained with one at most."""
     calibration: Path | None = None
     """INPUTS.npz with x (samples, T, ...) of whole numbers, for --nir."""
     out: Path | None = None
@@ -51,12 +61,13 @@ class Options:
 def command(options: Options) -> None:
     """Run `python -m export` with parsed options."""
     from export.command import GRANULARITIES, export_nir, export_run, weight_grid
+    from export.formats.nir_presets import Meaning
 
     grid, granularity = weight_grid(options.weight_bits), GRANULARITIES[options.scale]
     if options.nir is None:
-        for name in ("dt", "calibration", "out"):
+        for name in ("dt", "calibration", "out", "integrator", "fires", "reset_at", "spikes"):
             if getattr(options, name) is not None:
-                raise UserError(f"--{name} is for --nir")
+                raise UserError(f"--{name.replace('_', '-')} is for --nir")
         samples = options.calibration_samples
         if samples < 1:
             raise UserError(f"--calibration-samples {samples}, must be at least 1")
@@ -64,12 +75,19 @@ def command(options: Options) -> None:
         return
     if options.dt is None or options.calibration is None or options.out is None:
         raise UserError("--nir needs --dt, --calibration and --out", hint="NIR does not record the time step")
-    if options.reset != "zero":
-        raise UserError("--reset subtract is not supported: Loihi's stock LIF resets to zero", hint="use --reset zero")
+    meaning = Meaning(
+        options.dt,
+        options.reset,
+        options.writer,
+        options.integrator,
+        options.fires,
+        options.reset_at,
+        options.spikes,
+    )
     export_nir(
         options.nir,
         options.out,
-        options.dt,
+        meaning,
         options.calibration,
         options.target,
         grid,

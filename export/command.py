@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from export import limits
-from export.formats.nir_reader import Discretisation, read_nir
+from export.formats.nir_presets import Meaning
+from export.formats.nir_reader import read_nir
 from export.formats.nir_writer import write_nir
-from export.graph import Accumulate, Floats, Graph
+from export.graph import Accumulate, Floats, Graph, Input
 from export.network import LIF, Network
 from export.pipeline import Compiled, compile_graph, lower_graph
 from export.quantise import Granularity, PerChannel, PerLayer, Signed
+from export.shapes import without_ones
 from export.store import write_network
 from export.trace import trace
 from train import data, runs
@@ -66,7 +69,7 @@ def _grid_of(trained: Trained, asked: Signed) -> Signed:
 def export_nir(
     file: Path,
     out: Path,
-    dt: float,
+    meaning: Meaning,
     calibration: Path,
     target: str,
     grid: Signed,
@@ -80,12 +83,13 @@ def export_nir(
         UserError: bad input, or a network that cannot be reproduced exactly.
     """
     x = _calibration(calibration)
-    graph = read_nir(file, Discretisation(dt, len(x), int(x.max())))
-    expected = graph.shapes[graph.nodes[0].id]
-    if x.shape[2:] != expected:
-        raise UserError(f"x has frames of shape {x.shape[2:]}, the network takes {expected}", where=str(calibration))
-    runs.write_json(out / runs.CONFIG, {"schema_version": 1, "nir": file.name, "dt": dt, "reset": "zero"})
-    _export(out, graph, target, x, grid, granularity, coding, dump_after)
+    graph = read_nir(file, meaning.discretisation(len(x), int(x.max())))
+    shape = next(node.shape for node in graph.nodes if isinstance(node, Input))
+    if without_ones(x.shape[2:]) != without_ones(shape):
+        raise UserError(f"x has frames of shape {x.shape[2:]}, the network takes {shape}", where=str(calibration))
+    said = {key: value for key, value in asdict(meaning).items() if value is not None}
+    runs.write_json(out / runs.CONFIG, {"schema_version": 1, "nir": file.name, **said})
+    _export(out, graph, target, x.reshape(*x.shape[:2], *shape), grid, granularity, coding, dump_after)
 
 
 def _calibration(file: Path) -> Floats:
@@ -97,10 +101,13 @@ def _calibration(file: Path) -> Floats:
             x = np.asarray(arrays["x"], dtype=np.float64)
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise UserError(f"not an .npz file with an array x: {error}", where=str(file)) from error
-    if x.ndim not in (3, 5) or not x.size:
-        raise UserError(f"x of shape {x.shape}, expected (samples, T, C, H, W) or (samples, T, N)", where=str(file))
-    if not np.array_equal(x, np.rint(x)) or x.min() < 0:
+    if not 3 <= x.ndim <= 5 or not x.size:
+        expected = "(samples, T, N), (samples, T, C, L) or (samples, T, C, H, W)"
+        raise UserError(f"x of shape {x.shape}, expected {expected}", where=str(file))
+    if not np.isfinite(x).all() or not np.array_equal(x, np.rint(x)) or x.min() < 0:
         raise UserError("x must hold whole numbers that are not negative", where=str(file))
+    if not x.any():
+        raise UserError("x holds nothing but zeros", where=str(file), hint="calibrate on inputs that make it spike")
     return np.ascontiguousarray(x.swapaxes(0, 1))
 
 

@@ -93,7 +93,7 @@ def _main(source: str, target: str, kind: str) -> int:
     except UserError as error:
         print(json.dumps([error.what, error.hint]))
         return 2
-    arrays = {f"a{index}": array for index, array in enumerate(found.values())}
+    arrays: dict[str, Any] = {f"a{index}": array for index, array in enumerate(found.values())}
     np.savez(target, names=np.array(list(found), dtype=np.str_), **arrays)
     return 0
 

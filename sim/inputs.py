@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from export.network import Ints, Network, Source
+from export.shapes import without_ones
 from train.errors import UserError
 
 MAX_BYTES = 8 << 30  # of an array in INPUTS.npz, uncompressed
@@ -47,6 +48,8 @@ def read(path: Path, network: Network) -> Inputs:
 def payloads(x: np.ndarray, network: Network, where: str) -> Ints:
     """`x` as int64 [samples, T, *shape] of raw values, checked; engines code them as the network's input says.
 
+    Axes of size 1 may be left out or added.
+
     Raises:
         UserError: wrong shape, values that are not whole numbers, or outside the input's payload bits.
     """
@@ -56,6 +59,8 @@ def payloads(x: np.ndarray, network: Network, where: str) -> Ints:
     if x.ndim == len(shape) + 1 and x.shape[1:] == shape:
         x = np.repeat(x[:, None], network.steps, axis=1)
     expected = (network.steps, *shape)
+    if x.shape[1:2] == expected[:1] and without_ones(x.shape[2:]) == without_ones(shape):
+        x = x.reshape(len(x), *expected)
     if x.ndim != len(expected) + 1 or x.shape[1:] != expected or not len(x):
         raise UserError(f"x of shape {x.shape}, expected (samples, {', '.join(map(str, expected))})", where=where)
     if x.dtype.kind not in "biuf":

@@ -15,11 +15,12 @@ import torch
 
 
 def run(path: Path, samples: np.ndarray) -> dict[str, np.ndarray]:
-    """Samples [N, T, *shape] back to back, `period` steps apart; outputs of LIF and I nodes: [N, T, *shape]."""
+    """Samples [N, T, *shape] back to back, `period` steps apart; of LIF, IF and Output: [N, T, *shape]."""
     graph = nir.read(path, type_check=False)
     dt, steps, period = (float(graph.metadata[k]) for k in ("dt", "steps", "period"))
     steps, period = int(steps), int(period)
     order = in_order(graph)
+    late = {edge for edge in graph.edges if _late(graph, *edge)}
     starts = {name: int(node.metadata.get("start", 0)) for name, node in graph.nodes.items()}
     total = max(starts.values()) + (len(samples) - 1) * period + steps
     history: dict[str, list[np.ndarray]] = {name: [] for name in order}
@@ -28,6 +29,11 @@ def run(path: Path, samples: np.ndarray) -> dict[str, np.ndarray]:
         for name in order:
             node = graph.nodes[name]
             sources = [a for a, b in graph.edges if b == name]
+            before = [a for a in sources if (a, name) in late]
+            for source in before:  # what a late edge brings now
+                sent = history[source][step - 1] if step else np.zeros(graph.nodes[source].v_threshold.shape)
+                history[f"{source} before"] = [*history.get(f"{source} before", [])[:step], sent]
+            sources = [f"{a} before" if a in before else a for a in sources]
             inside = step >= starts[name] and (step - starts[name]) % period < steps
             fresh = step >= starts[name] and (step - starts[name]) % period == 0
             if isinstance(node, nir.Input):
@@ -38,7 +44,7 @@ def run(path: Path, samples: np.ndarray) -> dict[str, np.ndarray]:
             history[name].append(value)
     outputs = {}
     for name in order:
-        if isinstance(graph.nodes[name], nir.LIF | nir.IF | nir.I):
+        if isinstance(graph.nodes[name], nir.LIF | nir.IF | nir.Output):
             stream, first = np.stack(history[name]), starts[name]
             windows = [stream[first + n * period : first + n * period + steps] for n in range(len(samples))]
             outputs[name] = np.stack(windows)
@@ -50,8 +56,27 @@ def in_order(graph: Any) -> list[str]:
     free = [name for name, node in graph.nodes.items() if isinstance(node, nir.Delay) and node.delay.min() > 0]
     done = list(free)
     while len(done) < len(graph.nodes):
-        done += [n for n in graph.nodes if n not in done and all(a in done for a, b in graph.edges if b == n)]
+        done += [
+            n
+            for n in graph.nodes
+            if n not in done and all(a in done or _late(graph, a, b) for a, b in graph.edges if b == n)
+        ]
     return done
+
+
+def _late(graph: Any, sender: str, target: str) -> bool:
+    """Whether a neuron drives itself through this edge, without a delay: its spikes then arrive one step later."""
+    spiking = (nir.LIF, nir.IF, nir.CubaLIF)
+    seen, waiting = {target}, [target] if isinstance(graph.nodes[sender], spiking) else []
+    while waiting:
+        name = waiting.pop()
+        if name == sender:
+            return True
+        if not isinstance(graph.nodes[name], (*spiking, nir.Delay)):
+            following = [b for a, b in graph.edges if a == name and b not in seen]
+            seen.update(following)
+            waiting += following
+    return False
 
 
 def evaluate(
@@ -89,9 +114,6 @@ def evaluate(
         v = v + dt / node.tau * (node.v_leak - v + node.r * x)
     else:
         v = v + dt * node.r * x
-    if isinstance(node, nir.I):
-        state[name] = v
-        return v
     spikes = (v > node.v_threshold) & inside
     state[name] = np.where(spikes, node.v_reset, v)
     return spikes.astype(np.float64)

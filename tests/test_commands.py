@@ -197,8 +197,7 @@ def test_nir_with_an_unknown_node(tmp_path: Path, calibration: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"v_reset": np.full(6, 0.5)}, "v_reset is not zero"),
-        ({"tau": np.linspace(2e-4, 4e-4, 6)}, "tau differs between neurons"),
+        ({"v_reset": np.full(6, 1.5)}, "is below its reset potential"),
         ({"tau": np.full(6, 1e-5)}, "gives a leak of -9"),
         ({"v_threshold": np.full(6, np.nan)}, "NaN or infinity"),
         ({"r": np.full(6, -1.0)}, "must be positive"),
@@ -228,8 +227,16 @@ def test_nir_needs_its_time_step(tmp_path: Path, calibration: Path, capsys: pyte
     path = write_nir(tmp_path / "a.nir")
     assert call("export", "--nir", path, "--calibration", calibration, "--out", tmp_path / "out") == 2
     assert "--nir needs --dt" in error_line(capsys)
-    assert export_nir(path, calibration, "--reset", "subtract") == 2
-    assert "--reset subtract is not supported" in error_line(capsys)
+    assert export_nir(path, calibration, "--writer", "sinabs") == 2
+    assert "--writer sinabs fire several times in one step" in error_line(capsys)
+
+
+def test_nir_with_a_reset_that_subtracts(tmp_path: Path, calibration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export_nir(write_nir(tmp_path / "a.nir"), calibration, "--reset", "subtract") == 0
+    assert call("sim", tmp_path / "out", "--input", calibration, "--engines", "reference") == 0
+    printed = capsys.readouterr().out
+    assert "NIR has no reset that subtracts" in printed
+    assert "integer = reference" in printed
 
 
 @pytest.mark.parametrize(
