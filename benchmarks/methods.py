@@ -27,7 +27,8 @@ class Row:
     options: tuple[str, ...]
 
 
-TEACHER = Row("teacher (ReLU, T = 1)", ("--neuron", "relu", "--time-steps", "1"))
+# the ReLU network diverges at the spiking networks' learning rate
+TEACHER = Row("teacher (ReLU, T = 1)", ("--neuron", "relu", "--time-steps", "1", "--learning-rate", "0.03"))
 ROWS = (
     Row("LIF", ()),
     Row("temporal shift (TS-SNN)", ("--temporal-shift",)),
