@@ -1,4 +1,4 @@
-"""python -m export: compile a trained model, or a NIR file, into the integer network; see --help."""
+"""python -m export: a trained model, a NIR file or a netx file to the integer network; see --help."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from train.errors import UserError
 
 @dataclass(frozen=True)
 class Options:
-    """Compile a trained model, or a NIR file, into the integer network that Loihi 2 runs.
+    """Compile a trained model or a NIR file, or read a netx file, into the integer network that Loihi 2 runs.
 
     Examples:
       python -m export --target loihi2
       python -m export runs/mine --weight-bits 6
       python -m export --nir FILE --dt 1e-4 --reset zero --calibration INPUTS.npz --out runs/theirs
+      python -m export --netx FILE --steps 16 --out runs/theirs
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Run folder (default: the newest)."""
-    target: Literal["loihi2", "nir"] = "loihi2"
-    """loihi2: network.h5 and model.nir. nir: model.nir alone."""
+    target: Literal["loihi2", "nir", "netx", "onnx"] = "loihi2"
+    """loihi2: network.h5 and model.nir. nir: model.nir alone. netx: network.net for lava-dl too. onnx: network.onnx
+    (integers) and model.onnx (float32) too."""
     weight_bits: int = 8
     """Bits of a weight, 2..8."""
     scale: Literal["channel", "layer"] = "channel"
@@ -52,22 +54,45 @@ class Options:
     """Says that neurons of a writer that allows several spikes in one step were trained with one at most."""
     calibration: Path | None = None
     """INPUTS.npz with x (samples, T, ...) of whole numbers, for --nir."""
+    netx: Path | None = None
+    """Read this netx file of lava-dl instead of a run's model; needs --out."""
+    steps: int | None = None
+    """Time steps of a sample, for --netx (default: what this program wrote into the file)."""
+    input_bits: int | None = None
+    """Bits of graded input, for --netx (default: what this program wrote into the file, or binary)."""
     out: Path | None = None
-    """Run folder to write, for --nir."""
+    """Run folder to write, for --nir and --netx."""
     dump_after: str | None = None
     """Print the graph after a stage: trace, fold_batch_norm, fold_input_scale, shift_to_delays, ..."""
 
 
+FOR_NIR = ("dt", "calibration", "integrator", "fires", "reset_at", "spikes")
+BELONGS = {**dict.fromkeys(FOR_NIR, ("nir",)), "out": ("nir", "netx"), "steps": ("netx",), "input_bits": ("netx",)}
+
+
+def _only_with(source: str, options: Options) -> None:
+    """Refuse options that say nothing about this kind of source: a file read by --nir or --netx, or a run ("")."""
+    for name, owners in BELONGS.items():
+        if source not in owners and getattr(options, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is for {' and '.join(f'--{owner}' for owner in owners)}")
+
+
 def command(options: Options) -> None:
     """Run `python -m export` with parsed options."""
-    from export.command import GRANULARITIES, export_nir, export_run, weight_grid
+    from export.command import GRANULARITIES, export_netx, export_nir, export_run, weight_grid
+    from export.formats.netx_reader import Given
     from export.formats.nir_presets import Meaning
 
+    if options.nir is not None and options.netx is not None:
+        raise UserError("--nir and --netx", hint="one file at a time")
+    _only_with("nir" if options.nir else "netx" if options.netx else "", options)
+    if options.netx is not None:
+        if options.out is None:
+            raise UserError("--netx needs --out")
+        export_netx(options.netx, options.out, Given(options.steps, options.input_bits), options.target)
+        return
     grid, granularity = weight_grid(options.weight_bits), GRANULARITIES[options.scale]
     if options.nir is None:
-        for name in ("dt", "calibration", "out", "integrator", "fires", "reset_at", "spikes"):
-            if getattr(options, name) is not None:
-                raise UserError(f"--{name.replace('_', '-')} is for --nir")
         samples = options.calibration_samples
         if samples < 1:
             raise UserError(f"--calibration-samples {samples}, must be at least 1")

@@ -1,4 +1,4 @@
-"""What `python -m export` does: compile a run's model, or a NIR file, and write the artefacts."""
+"""What `python -m export` does: compile a run's model or a NIR file, or read a netx file, and write the artefacts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from rich.box import SIMPLE
 from rich.table import Table
 
-from export import limits
+from export import limits, targets
+from export.formats.netx_reader import Given, read_netx
 from export.formats.nir_presets import Meaning
 from export.formats.nir_reader import read_nir
 from export.formats.nir_writer import write_nir
@@ -27,7 +28,7 @@ from train.quantise.coding import CodingName
 from train.quantise.layers import is_prepared
 from train.restore import Trained, as_sent, coded, dataset_of, restore
 
-TARGETS = ("loihi2", "nir")
+TARGETS = ("loihi2", "nir", "netx", "onnx")
 GRANULARITIES: dict[str, Granularity] = {"channel": PerChannel(), "layer": PerLayer()}
 
 
@@ -49,6 +50,8 @@ def export_run(
     trained = restore(folder)
     if is_prepared(trained.model):
         grid = _grid_of(trained, grid)
+    elif target == "netx":
+        grid = targets.netx_grid(grid)
     graph = trace(
         trained.model, as_sent(trained.config, trained.data), trained.config.model.time_steps, trained.data.name
     )
@@ -83,6 +86,7 @@ def export_nir(
         UserError: bad input, or a network that cannot be reproduced exactly.
     """
     x = _calibration(calibration)
+    grid = targets.netx_grid(grid) if target == "netx" else grid
     graph = read_nir(file, meaning.discretisation(len(x), int(x.max())))
     shape = next(node.shape for node in graph.nodes if isinstance(node, Input))
     if without_ones(x.shape[2:]) != without_ones(shape):
@@ -90,6 +94,24 @@ def export_nir(
     said = {key: value for key, value in asdict(meaning).items() if value is not None}
     runs.write_json(out / runs.CONFIG, {"schema_version": 1, "nir": file.name, **said})
     _export(out, graph, target, x.reshape(*x.shape[:2], *shape), grid, granularity, coding, dump_after)
+
+
+def export_netx(file: Path, out: Path, given: Given, target: str) -> None:
+    """Export a netx file's network, which is in integers already.
+
+    Raises:
+        UserError: bad input, or a network that cannot be reproduced exactly.
+    """
+    if target not in ("loihi2", "onnx"):
+        raise UserError(f"--target {target} from a netx file", hint="known targets: loihi2, onnx")
+    network = read_netx(file, given)
+    runs.write_json(out / runs.CONFIG, {"schema_version": 1, "netx": file.name})
+    if target == "onnx":
+        targets.write_network_onnx(out, network)
+    write_network(out / runs.NETWORK, network)
+    console.print(_table(network, "as lava-dl's netx has it, for"))
+    console.print(f"wrote {out / runs.NETWORK}")
+    console.print(f"next: python -m sim {out} --input INPUTS.npz")
 
 
 def _calibration(file: Path) -> Floats:
@@ -128,11 +150,20 @@ def _export(
         _dump(stages, dump_after)
     compiled = compile_graph(stages, calibration, grid, granularity, coding)
     _write_nir(folder / runs.MODEL_NIR, compiled.nir, asked=target == "nir")
-    if target == "loihi2":
-        write_network(folder / runs.NETWORK, compiled.network)
-        _print(compiled)
-        console.print(f"wrote {folder / runs.NETWORK}")
-        console.print(f"next: python -m sim {folder}")
+    if target == "nir":
+        return
+    network = compiled.network
+    if target == "netx":
+        targets.write_network_netx(folder, network)
+    elif target == "onnx":
+        targets.write_network_onnx(folder, network)
+        targets.write_model_onnx(folder, compiled)
+    write_network(folder / runs.NETWORK, network)
+    console.print(_table(network, "trained in the integers of" if _given(compiled) else "quantised for"))
+    console.print(f"input: {compiled.coding.coding.words}, {compiled.coding.reason}")
+    console.print(_summary(network))
+    console.print(f"wrote {folder / runs.NETWORK}")
+    console.print(f"next: python -m sim {folder}")
 
 
 def _write_nir(path: Path, graph: Graph, asked: bool) -> None:
@@ -155,32 +186,29 @@ def _dump(stages: dict[str, Graph], stage: str) -> None:
         console.print(f"{node.id}: {node.where} {stages[stage].shapes[node.id]} <- {', '.join(node.inputs)}")
 
 
-def _print(compiled: Compiled) -> None:
-    network = compiled.network
-    given = any(isinstance(node, Accumulate) and node.scale is not None for node in compiled.nir.nodes)
-    how = "trained in the integers of" if given else "quantised for"
+def _given(compiled: Compiled) -> bool:
+    """Whether the model was trained in these integers."""
+    return any(isinstance(node, Accumulate) and node.scale is not None for node in compiled.nir.nodes)
+
+
+def _table(network: Network, how: str) -> Table:
     table = Table(title=f"{network.name}: {how} Loihi 2", title_justify="left", box=SIMPLE)
     for column in ("population", "shape"):
         table.add_column(column, no_wrap=True)
-    for column in ("starts", "agreement", "weight error", "clipped", "current bits"):
+    titles = ("starts", "agreement", "weight error", "clipped", "current bits") if network.records else ("starts",)
+    for column in titles:
         table.add_column(column, justify="right")
     records = {record.population: record for record in network.records}
     for population in network.populations:
         if not isinstance(population.program, LIF):
             continue
-        record = records[population.id]
-        table.add_row(
-            population.id,
-            "x".join(map(str, population.shape)),
-            str(population.start),
-            f"{record.spike_agreement:.2%}",
-            f"{record.weight_error:.2%}",
-            str(record.saturated),
-            f"{record.bits_in_use} of {limits.STATE_BITS}",
-        )
-    console.print(table)
-    console.print(f"input: {compiled.coding.coding.words}, {compiled.coding.reason}")
-    console.print(_summary(network))
+        row = [population.id, "x".join(map(str, population.shape)), str(population.start)]
+        if population.id in records:
+            record = records[population.id]
+            row += [f"{record.spike_agreement:.2%}", f"{record.weight_error:.2%}", str(record.saturated)]
+            row.append(f"{record.bits_in_use} of {limits.STATE_BITS}")
+        table.add_row(*row)
+    return table
 
 
 def _summary(network: Network) -> str:

@@ -7,6 +7,7 @@ from train.quantise.limits import DECAY_UNITY as DECAY_UNITY
 from train.quantise.limits import DELAY_LIMIT as DELAY_LIMIT
 from train.quantise.limits import DU_RANGE as DU_RANGE
 from train.quantise.limits import DV_RANGE as DV_RANGE
+from train.quantise.limits import ONE_SIGN_RANGE as ONE_SIGN_RANGE
 from train.quantise.limits import PAYLOAD_BITS_LIMIT as PAYLOAD_BITS_LIMIT
 from train.quantise.limits import STATE_BITS as STATE_BITS
 from train.quantise.limits import STATE_LIMIT as STATE_LIMIT

@@ -26,7 +26,6 @@ from train.errors import UserError
 from train.kernels import fixed_point
 
 FACTORS = tuple(np.round(np.geomspace(0.75, 1.6, 20), 4))
-LARGEST_EXPONENT = 4  # headroom for shortcuts of weight 1 beside small weights; a larger one only costs threshold bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +85,7 @@ def search(
         return _given(layer, node.scale, grid)
     scales = _channel_scales(layer, grid, granularity)
     for halving in range(HALVINGS + 1):
-        for exponent in range(LARGEST_EXPONENT, -1, -1):
+        for exponent in range(grid.largest_exponent, -1, -1):
             top = grid.largest * 2.0 ** (exponent - halving)
             if _integers(layer, scales * (top * FACTORS[-1]), scales * top, grid) is None:
                 continue  # the largest factor is the hardest to prove
@@ -206,7 +205,8 @@ def _integers(layer: _Layer, scale: Floats, unclipped: Floats, grid: Signed, pro
         if exponent is None:
             return None
         weights.append(quantise.quantise_weights(term.synapse.weight, scale, exponent, grid))
-    encoded = quantise.quantise_bias(layer.bias * quantise.rows(scale, layer.bias.ndim) * (1 << limits.STATE_SHIFT))
+    bias_units = layer.bias * quantise.rows(scale, layer.bias.ndim) * (1 << limits.STATE_SHIFT)
+    encoded = quantise.quantise_bias(bias_units, grid)
     program = _program(layer, scale, encoded)
     if program is None:
         return None

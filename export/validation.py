@@ -132,10 +132,7 @@ def _validate_connection(connection: Connection, network: Network) -> None:
     _check(not source.readout, f"starts at the read-out {source.id}, which sends no spikes", where)
     _in(connection.weight_exp, limits.WEIGHT_EXP_RANGE, "weight_exp", where)
     weight = connection.synapses.weight
-    _all_in(weight, limits.WEIGHT_RANGE, "weight", where)
-    odd = int(np.count_nonzero(weight & 1))
-    _check(odd == 0, f"{odd} odd weights: the chip drops the lowest bit of a signed 8-bit weight", where)
-    _check(bool(np.any(weight)), "every weight is zero", where)
+    _validate_weights(weight, where)
     _all_in(connection.delay, (0, limits.DELAY_LIMIT), "delay", where)
     channels = source.shape[:1]
     _check(connection.delay.shape == channels, f"delay of shape {connection.delay.shape}, expected {channels}", where)
@@ -152,6 +149,17 @@ def _validate_connection(connection: Connection, network: Network) -> None:
         where,
         "retime the network, or leave more guard steps between samples",
     )
+
+
+def _validate_weights(weight: Ints, where: str) -> None:
+    """Weights of both signs have 8 bits and are even; those of one sign may use the sign's bit: -255..255, odd too."""
+    _check(bool(np.any(weight)), "every weight is zero", where)
+    odd = int(np.count_nonzero(weight & 1))
+    if odd and (weight.min() >= 0 or weight.max() <= 0):
+        _all_in(weight, limits.ONE_SIGN_RANGE, "weight", where)
+        return
+    _all_in(weight, limits.WEIGHT_RANGE, "weight", where)
+    _check(odd == 0, f"{odd} odd weights: the chip drops the lowest bit of a signed 8-bit weight", where)
 
 
 def _validate_convolution(synapses: Convolution, source: Population, target: Population, where: str) -> None:

@@ -16,7 +16,8 @@ class Options:
     """Run the integer network of a run folder in several engines and check that they give the same spikes.
 
     Engines: integer (this project's own), torch (the trained model with integer layers), lava (Lava's fixed-point CPU
-    simulator), reference (slow, obvious, step by step). Exit code 0: all equal. 1: they differ. 2: bad input.
+    simulator), onnx (the network as network.onnx, in onnxruntime), reference (slow, obvious, step by step). Exit code
+    0: all equal. 1: they differ. 2: bad input.
 
     Examples:
       python -m sim

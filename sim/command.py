@@ -14,7 +14,7 @@ from torch import nn
 from deploy.activity_store import write_activity
 from export.network import Ints, Network
 from export.store import read_network
-from sim import activity, equivalence, fast, float_model, inputs, lava, reference, torch_engine
+from sim import activity, equivalence, fast, float_model, inputs, lava, onnx_engine, reference, torch_engine
 from sim.equivalence import Comparison
 from sim.inputs import Inputs
 from sim.recording import Recording
@@ -25,7 +25,7 @@ from train.errors import CheckFailedError, UserError
 from train.quantise.layers import is_prepared
 from train.restore import coded, dataset_of, restore
 
-ENGINES = ("integer", "torch", "lava", "reference")
+ENGINES = ("integer", "torch", "lava", "onnx", "reference")
 SLOW_ENGINES = ("lava", "reference")  # a sample takes them milliseconds to seconds, so they get the first few
 
 
@@ -131,6 +131,8 @@ def _engine(
             return lava.run(network, x, timeout=lava_timeout, progress=advance)
         except lava.LavaError as error:
             raise CheckFailedError(str(error)) from error
+    if engine == "onnx":
+        return onnx_engine.run(network, x, progress=advance)
     if engine == "reference":
         return reference.run(network, x)
     return fast.run(network, x, progress=advance)

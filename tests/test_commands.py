@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -182,6 +183,68 @@ def test_network_trained_elsewhere(tmp_path: Path, calibration: Path, capsys: py
     assert export_nir(write_nir(tmp_path / "a.nir"), calibration) == 0
     assert call("sim", tmp_path / "out", "--input", calibration, "--engines", "reference") == 0
     assert "integer = reference" in capsys.readouterr().out
+
+
+def test_netx_there_and_back(tmp_path: Path, calibration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A chain to network.net, and that file to a run of its own: the same spikes counted in both."""
+    assert export_nir(write_nir(tmp_path / "a.nir"), calibration, "--target", "netx") == 0
+    assert f"wrote {tmp_path / 'out' / runs.NETWORK_NETX}" in capsys.readouterr().out.replace("\n", "")
+    again = tmp_path / "again"
+    assert call("export", "--netx", tmp_path / "out" / runs.NETWORK_NETX, "--out", again) == 0
+    counts = []
+    for folder in (tmp_path / "out", again):
+        assert call("sim", folder, "--input", calibration, "--engines", "reference") == 0
+        (comparison,) = json.loads((folder / runs.EQUIVALENCE).read_text())["comparisons"]
+        counts.append([(p["spikes"], p["compared"]) for p in comparison["populations"]])
+    assert counts[0] == counts[1]
+    assert counts[0][0][0] > 0
+
+
+def test_netx_of_a_network_with_delays(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / runs.NETWORK).read_bytes()
+    assert call("export", run, "--target", "netx", "--calibration-samples", "16") == 2
+    assert "connection block2.conv.shift (block1.lif to block2.lif): one of 2 connections" in error_line(capsys)
+    assert (run / runs.NETWORK).read_bytes() == before
+    assert not (run / runs.NETWORK_NETX).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--netx", "a.net"), "--netx needs --out"),
+        (("--netx", "a.net", "--nir", "a.nir"), "--nir and --netx"),
+        (("--netx", "a.net", "--out", "o", "--dt", "1"), "--dt is for --nir"),
+        (("--steps", "3"), "--steps is for --netx"),
+        (("--netx", "a.net", "--out", "o", "--target", "nir"), "--target nir from a netx file"),
+        (("--netx", "a.net", "--out", "o"), "a.net: no such file"),
+    ],
+)
+def test_netx_options(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("export", *arguments) == 2
+    assert message in error_line(capsys)
+
+
+def test_onnx_files_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    assert call("export", run, "--target", "onnx", "--calibration-samples", "64") == 0
+    assert "wrote" in capsys.readouterr().out
+    assert (run / runs.NETWORK_ONNX).stat().st_size > 50_000
+    assert (run / runs.MODEL_ONNX).is_file()
+    assert call("sim", run, "--engines", "onnx") == 0
+    assert "integer = onnx" in capsys.readouterr().out
+
+
+def test_onnx_that_is_not_installed(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("onnx", "onnxruntime") or ".onnx_" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert call("export", run, "--target", "onnx", "--calibration-samples", "16") == 2
+    assert "install the extra: pip install spikeproof[onnx]" in error_line(capsys)
+    assert call("sim", run, "--engines", "onnx") == 2
+    assert "install the extra" in error_line(capsys)
 
 
 def test_nir_with_an_unknown_node(tmp_path: Path, calibration: Path, capsys: pytest.CaptureFixture[str]) -> None:

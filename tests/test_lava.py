@@ -265,6 +265,32 @@ def test_lava_equals_the_reference_with_loops() -> None:
 
 
 @pytest.mark.lava
+def test_odd_weights_of_one_sign() -> None:
+    """Excitatory and inhibitory matrices keep their lowest bit, dense and sparse, delayed or not."""
+    rng = np.random.default_rng(5)
+    excitatory = Convolution(ints(rng.integers(0, 256, (3, 1, 2, 2))), (1, 1), (1, 0))
+    program = LIF(4095, 500, ints(rng.integers(200, 900, (3, 5, 3))), ints(-400), 6, GATE)
+    inhibitory = -ints(rng.integers(0, 256, (4, 45)))
+    network = Network(
+        name="odd",
+        steps=4,
+        period=5,
+        populations=(
+            Population("input", "", (1, 4, 4), 1, Source(payload_bits=2)),
+            Population("excited", "", (3, 5, 3), 2, program),
+            Population("readout", "", (4,), 4, READOUT, readout=True),
+        ),
+        connections=(
+            Connection("in", "", "input", "excited", excitatory, 0, ints([0])),
+            Connection("now", "", "excited", "readout", Dense(inhibitory), 0, ints([0, 1, 2])),
+            Connection("later", "", "excited", "readout", Dense(255 + inhibitory), 0, ints([1] * 3)),
+        ),
+    )
+    inputs = graded(network, 5, 5)
+    assert_equal(lava.run(network, inputs, timeout=TIMEOUT), reference.run(network, inputs))
+
+
+@pytest.mark.lava
 def test_large_convolutions_run_in_conv(monkeypatch: pytest.MonkeyPatch) -> None:
     worker_script(
         monkeypatch,

@@ -44,7 +44,7 @@ def test_finest_exponent_is_the_smallest_that_holds_the_peak(peak: float, bits: 
 
 @given(bias=st.lists(st.floats(-520_000, 520_000), min_size=1, max_size=5))
 def test_bias_is_exact_to_half_a_unit_of_its_exponent(bias: list[float]) -> None:
-    encoded = quantise.quantise_bias(np.array(bias))
+    encoded = quantise.quantise_bias(np.array(bias), quantise.Signed())
     assert encoded is not None
     mantissa, exponent = encoded
     assert np.abs((mantissa << exponent) - np.array(bias)).max() <= (1 << exponent) / 2
@@ -53,7 +53,7 @@ def test_bias_is_exact_to_half_a_unit_of_its_exponent(bias: list[float]) -> None
 
 
 def test_bias_beyond_the_range_is_not_encoded() -> None:
-    assert quantise.quantise_bias(np.array([4096.0 * 128])) is None
+    assert quantise.quantise_bias(np.array([4096.0 * 128]), quantise.Signed()) is None
 
 
 @pytest.mark.parametrize(("leak", "dv"), [(0.25, 3072), (1.0, 0), (0.5, 2048), (0.9, 410)])

@@ -101,7 +101,7 @@ def test_training_and_export_round_weights_alike(bits: int, exponent: int, scale
 @settings(max_examples=200, deadline=None)
 def test_training_and_export_round_biases_alike(scale: float, values: list[float]) -> None:
     bias = np.array(values)
-    expected = quantise_bias(bias * scale * 64)
+    expected = quantise_bias(bias * scale * 64, Signed(8))
     if expected is not None:
         found = bias_values(torch.from_numpy(bias), torch.full((len(bias),), scale, dtype=torch.float64))
         np.testing.assert_array_equal(found.numpy(), expected[0] << expected[1])

@@ -235,6 +235,22 @@ def test_connections_are_checked_on_construction(
         replace(shift_network, connections=tuple(connections))
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_weights_of_one_sign_may_be_odd(sign: int, shift_network: Network) -> None:
+    """Their sign takes no bit: -255 to 255. Those of both signs are even, as the test below has it."""
+
+    def changed(largest: int) -> Network:
+        synapses = shift_network.connections[0].synapses
+        weight = sign * np.abs(synapses.weight)
+        weight[0, 0, 0, 0] = sign * largest
+        first = replace(shift_network.connections[0], synapses=replace(synapses, weight=weight))
+        return replace(shift_network, connections=(first, *shift_network.connections[1:]))
+
+    assert np.abs(changed(255).connections[0].synapses.weight).max() == 255
+    with pytest.raises(UserError, match=r"est weight is -?257, allowed -255\.\.255"):
+        changed(257)
+
+
 @pytest.mark.parametrize(("value", "message"), [(3, "odd weights"), (256, "largest weight is 256")])
 def test_weights_are_checked_on_construction(shift_network: Network, value: int, message: str) -> None:
     connections = list(shift_network.connections)

@@ -124,23 +124,30 @@ def _connect(network: Network, connection: Connection, processes: Mapping[str, A
         sends.reshape(source.shape).transpose((2, 1, 0)).connect(conv.s_in)
         conv.a_out.transpose((2, 1, 0)).reshape((target.size,)).connect(receives)
         return
-    process = _matrix_process(connection, source, delay, _weight_options(connection.weight_exp, payload))
+    mode = _sign_mode(connection.synapses.weight)
+    process = _matrix_process(connection, source, delay, _weight_options(connection.weight_exp, payload, mode))
     sends.connect(process.s_in)
     process.a_out.connect(receives)
 
 
-def _weight_options(exponent: int, payload_bits: int) -> dict[str, Any]:
+def _weight_options(exponent: int, payload_bits: int, mode: SignMode = SignMode.MIXED) -> dict[str, Any]:
     """Options of all matrix processes.
 
-    The sign mode is given because Lava would infer it: a matrix without positive weights is then clipped at -255, and
-    one without negative weights keeps odd values.
+    The sign mode is given because Lava would infer it: a matrix without positive weights is then clipped at -255.
     """
     return {
         "weight_exp": exponent,
         "num_weight_bits": 8,
         "num_message_bits": payload_bits,
-        "sign_mode": SignMode.MIXED,
+        "sign_mode": mode,
     }
+
+
+def _sign_mode(weight: Ints) -> SignMode:
+    """Mixed wherever it can be; odd weights, which a network may have in one sign alone, need that sign's mode."""
+    if not np.any(weight & 1):
+        return SignMode.MIXED
+    return SignMode.EXCITATORY if weight.max() > 0 else SignMode.INHIBITORY
 
 
 def _matrix_process(connection: Connection, source: Population, delay: Ints, options: Mapping[str, Any]) -> Any:

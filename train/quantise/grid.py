@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from train.quantise import limits
+
 
 @dataclass(frozen=True)
 class Signed:
-    """Signed weights of `bits` bits, kept at the top of Loihi's range: multiples of 2^(9 - bits) in [-256, 254]."""
+    """Signed weights of `bits` bits, kept at the top of Loihi's range: multiples of 2^(9 - bits) in [-256, 254].
+
+    Attributes:
+        largest_exponent: where the search for a weight exponent starts; more than 4 only costs bits of the threshold.
+        bias_exponents: smallest and largest exponent of a bias.
+    """
 
     bits: int = 8
+    largest_exponent: int = 4
+    bias_exponents: tuple[int, int] = limits.BIAS_EXP_RANGE
 
     @property
     def step(self) -> int:

@@ -53,9 +53,9 @@ def finest_exponent(peak: float, grid: Signed) -> int | None:
     return None
 
 
-def quantise_bias(bias: Floats) -> tuple[Ints, int] | None:
+def quantise_bias(bias: Floats, grid: Signed) -> tuple[Ints, int] | None:
     """(mantissa, exponent) of a bias in units of v, with the finest exponent that holds it; None if none does."""
-    for exponent in range(limits.BIAS_EXP_RANGE[1] + 1):
+    for exponent in range(grid.bias_exponents[0], grid.bias_exponents[1] + 1):
         mantissa = np.rint(bias / (1 << exponent)).astype(np.int64)
         if limits.BIAS_MANT_RANGE[0] <= mantissa.min() and mantissa.max() <= limits.BIAS_MANT_RANGE[1]:
             return mantissa, exponent

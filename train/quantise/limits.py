@@ -14,6 +14,7 @@ VTH_LIMIT = 1 << 17  # 0 <= vth < VTH_LIMIT
 BIAS_MANT_RANGE = (-4096, 4095)  # 13 bits, signed
 BIAS_EXP_RANGE = (0, 7)  # 3 bits
 WEIGHT_RANGE = (-256, 254)  # and even: mixed-sign 8-bit weights lose their lowest bit
+ONE_SIGN_RANGE = (-255, 255)  # of a matrix whose weights all have the same sign, odd ones included
 WEIGHT_EXP_RANGE = (0, 9)  # negative exponents floor after the sum; this project never needs one
 DELAY_LIMIT = 62  # 6 bits, and Lava needs one slot of its own
 PAYLOAD_BITS_LIMIT = 24  # a graded spike must fit the 24-bit accumulator (the chip sends up to 32 bits)

@@ -1,0 +1,113 @@
+"""Random integer networks: dense and convolutional layers, delays, shortcuts, graded inputs, all neuron parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+from conftest import ints
+from hypothesis import strategies as st
+
+from export import limits
+from export.network import LIF, Clock, Connection, Convolution, Dense, Gate, Network, Population, Source
+from export.programs import RESETS
+
+READOUT = LIF(du=4095, dv=0, vth=ints(131071), bias_mant=ints(11), bias_exp=1)
+
+
+def even(rng: np.random.Generator, limit: int, *shape: int) -> np.ndarray:
+    """Even weights up to `limit`, never all zero."""
+    weight = ints(2 * rng.integers(-limit // 2, limit // 2 + 1, shape))
+    weight.flat[0] = limit
+    return weight
+
+
+def layer_neurons(rng: np.random.Generator, shape: tuple[int, ...], gate: Gate | None, wild: bool) -> LIF:
+    """A program for a layer; a wild one is anywhere in the legal ranges."""
+    rows = (shape[0], *[1] * (len(shape) - 1))
+    sizes = np.empty(3, dtype=object)
+    sizes[:] = (), rows, shape
+    if wild:
+        return LIF(
+            du=ints(rng.choice([*limits.DU_RANGE, 3000, 17], rng.choice(sizes))),
+            dv=ints(rng.choice([*limits.DV_RANGE, 1024, 77], rng.choice(sizes))),
+            vth=ints(rng.integers(0, rng.choice([50, 3000, limits.VTH_LIMIT]), shape)),
+            bias_mant=ints(rng.integers(limits.BIAS_MANT_RANGE[0], limits.BIAS_MANT_RANGE[1] + 1, shape)),
+            bias_exp=int(rng.integers(0, limits.BIAS_EXP_RANGE[1] + 1)),
+            reset=RESETS[int(rng.integers(0, 2))],
+        )
+    return LIF(
+        du=ints(rng.choice([4095, 3000], rng.choice(sizes))),
+        dv=ints(rng.choice([0, 500, 3072], rng.choice(sizes))),
+        vth=ints(rng.integers(20, 120, rows)),
+        bias_mant=ints(rng.integers(-300, 600, rows)),
+        bias_exp=3,
+        gate=gate,
+        reset=RESETS[int(rng.integers(0, 2))],
+    )
+
+
+@st.composite
+def networks(draw: st.DrawFn, wild: bool = False) -> Network:
+    """A random network.
+
+    Wild ones have full ranges of weights, payloads and programs, so that currents wrap and potentials clip; they are
+    chains without guard steps, whose windows need no gate. The others have delays, shortcuts and gates. All may have
+    clocks, parameters for each channel or neuron, and resets that subtract.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
+    guard = 0 if wild else draw(st.integers(0, 2))
+    gate = Gate(256, 8) if guard else None
+    exponents = limits.WEIGHT_EXP_RANGE[1] if wild else 1
+    limit = int(rng.choice([254, 20])) if wild else 20
+    steps = draw(st.integers(1, 5))
+    bits = draw(st.sampled_from([1, 4, 8, 13, 24] if wild else [1, 4]))
+    image = (int(rng.integers(1, 4)), int(rng.integers(4, 8)), int(rng.integers(4, 8)))
+    populations = [Population("input", "", image, 1, Source(bits))]
+    connections: list[Connection] = []
+
+    def delay(source: Population, start: int) -> np.ndarray:
+        ahead = rng.integers(-guard, guard + 1, source.shape[0])
+        return ints(np.clip(start - source.start - 1 - ahead, 0, None))
+
+    def connect(source: Population, target: Population, synapses: Dense | Convolution) -> None:
+        exponent = int(rng.integers(0, exponents + 1))
+        name = f"{source.id}-{target.id}"
+        connections.append(Connection(name, "", source.id, target.id, synapses, exponent, delay(source, target.start)))
+
+    for index in range(draw(st.integers(1, 3))):
+        source = populations[-1]
+        start = source.start + 1 + (0 if wild else int(rng.integers(0, 3)))
+        if len(source.shape) == 3 and draw(st.booleans()):
+            groups = source.shape[0] if draw(st.booleans()) else 1
+            kernel = even(rng, limit, 2 * groups, source.shape[0] // groups, *rng.integers(1, 4, 2))
+            stride, dilation = (tuple(int(side) for side in rng.integers(1, 3, 2)) for _ in range(2))
+            synapses: Dense | Convolution = Convolution(kernel, stride, (2, 3), dilation, groups)
+            shape: tuple[int, ...] = synapses.output_shape(source.shape)
+        else:
+            shape = (int(rng.integers(1, 12)),)
+            synapses = Dense(even(rng, limit, *shape, source.size))
+        target = Population(f"layer{index}", "", shape, start, layer_neurons(rng, shape, gate, wild))
+        connect(source, target, synapses)
+        if index and not wild and draw(st.booleans()):
+            shortcut = populations[int(rng.integers(0, len(populations) - 1))]
+            connect(shortcut, target, Dense(even(rng, limit, target.size, shortcut.size)))
+        if draw(st.booleans()):
+            clock = Population(
+                f"clock{index}", "", (steps,), max(0, start - 1 - int(rng.integers(0, guard + 1))), Clock()
+            )
+            connect(clock, target, Dense(even(rng, limit, target.size, steps)))
+            populations.append(clock)
+        populations.append(target)
+    last = populations[-1]
+    readout = Population("readout", "", (3,), last.start + 1, READOUT, readout=True)
+    connect(last, readout, Dense(even(rng, limit, 3, last.size)))
+    return Network("random", (*populations, readout), tuple(connections), steps, steps + guard)
+
+
+def payloads(network: Network, samples: int, seed: int) -> np.ndarray:
+    """Random inputs over the whole range of payloads, int64 [samples, T, *shape]."""
+    rng = np.random.default_rng(seed)
+    program = network.source.program
+    assert isinstance(program, Source)
+    largest = (1 << program.payload_bits) - 1
+    x = rng.integers(0, largest + 1, (samples, network.steps, *network.source.shape))
+    return ints(np.where(rng.random(x.shape) < 0.1, largest, x))
