@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from train.console import main
 from train.errors import UserError
+
+if TYPE_CHECKING:
+    from export.folding import Folding
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Options:
     Examples:
       python -m export --target loihi2
       python -m export runs/mine --weight-bits 6
+      python -m export runs/fsta --attention fold --heal 3
       python -m export --nir FILE --dt 1e-4 --reset zero --calibration INPUTS.npz --out runs/theirs
       python -m export --netx FILE --steps 16 --out runs/theirs
     """
@@ -36,6 +40,15 @@ class Options:
     """Raw values as graded spikes as they are, less the mean, or less the mean and in two slices; auto: by a rule."""
     calibration_samples: int = 256
     """Training samples on which scales are searched."""
+    attention: Literal["fold", "quantize"] | None = None
+    """What becomes of attention. fold: its gates become their means over the calibration samples, an approximation
+    that is printed gate by gate. quantize: an integer program; not there yet."""
+    heal: int = 0
+    """Epochs in which the folded network learns from the one with attention, on the run's training data."""
+    heal_rate: float = 0.01
+    """Peak learning rate of these epochs; falls along a cosine."""
+    test_samples: int = 1000
+    """Test samples on which --attention reports accuracy, at most as many as there are."""
     nir: Path | None = None
     """Read this NIR file instead of a run's model; needs --dt, --calibration and --out."""
     dt: float | None = None
@@ -77,6 +90,18 @@ def _only_with(source: str, options: Options) -> None:
             raise UserError(f"--{name.replace('_', '-')} is for {' and '.join(f'--{owner}' for owner in owners)}")
 
 
+def _folding(options: Options) -> Folding | None:
+    from export.folding import Folding
+
+    if options.attention == "quantize":
+        raise UserError("--attention quantize is not there yet", hint="--attention fold, with --heal N")
+    if options.attention is None:
+        if options.heal:
+            raise UserError(f"--heal {options.heal} needs --attention fold")
+        return None
+    return Folding(options.heal, options.heal_rate, options.test_samples)
+
+
 def command(options: Options) -> None:
     """Run `python -m export` with parsed options."""
     from export.command import GRANULARITIES, export_netx, export_nir, export_run, weight_grid
@@ -85,7 +110,10 @@ def command(options: Options) -> None:
 
     if options.nir is not None and options.netx is not None:
         raise UserError("--nir and --netx", hint="one file at a time")
-    _only_with("nir" if options.nir else "netx" if options.netx else "", options)
+    source = "nir" if options.nir else "netx" if options.netx else ""
+    _only_with(source, options)
+    if source and (options.attention is not None or options.heal):
+        raise UserError(f"--{'heal' if options.heal else 'attention'} is for a run's model, not for --{source}")
     if options.netx is not None:
         if options.out is None:
             raise UserError("--netx needs --out")
@@ -96,7 +124,8 @@ def command(options: Options) -> None:
         samples = options.calibration_samples
         if samples < 1:
             raise UserError(f"--calibration-samples {samples}, must be at least 1")
-        export_run(options.run, options.target, grid, granularity, samples, options.input_coding, options.dump_after)
+        coding, folding = options.input_coding, _folding(options)
+        export_run(options.run, options.target, grid, granularity, samples, coding, options.dump_after, folding)
         return
     if options.dt is None or options.calibration is None or options.out is None:
         raise UserError("--nir needs --dt, --calibration and --out", hint="NIR does not record the time step")

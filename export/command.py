@@ -10,17 +10,21 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from export import limits, targets
+from export.folding import Folding, fold, has_attention
+from export.folding_report import report
 from export.formats.netx_reader import Given, read_netx
 from export.formats.nir_presets import Meaning
 from export.formats.nir_reader import read_nir
 from export.formats.nir_writer import write_nir
 from export.graph import Accumulate, Floats, Graph, Input
 from export.network import LIF, Network
+from export.passes.fold_attention import Gate
 from export.pipeline import Compiled, compile_graph, lower_graph
 from export.quantise import Granularity, PerChannel, PerLayer, Signed
 from export.shapes import without_ones
 from export.store import write_network
 from export.trace import trace
+from export.training_only import dropped
 from train import data, runs
 from train.console import console
 from train.errors import UserError
@@ -40,8 +44,9 @@ def export_run(
     samples: int,
     coding: CodingName,
     dump_after: str | None,
+    folding: Folding | None = None,
 ) -> None:
-    """Export the model of a run folder.
+    """Export the model of a run folder; one with attention needs `folding`.
 
     Raises:
         UserError: bad input, or a model that cannot be exported.
@@ -58,7 +63,20 @@ def export_run(
     split = dataset_of(trained.config).train
     frames = split.read(data.spread(len(split), samples))
     calibration = coded(trained.config, trained.data, frames).double().numpy()
-    _export(folder, graph, target, calibration, grid, granularity, coding, dump_after)
+    for line in dropped(trained):
+        console.print(f"left out, needed in training only: {line}")
+    if folding is None:
+        _export(folder, graph, target, calibration, grid, granularity, coding, dump_after)
+        return
+    if not has_attention(graph):
+        raise UserError("--attention fold, but the model has no attention", where=str(folder))
+
+    def integers(graph: Graph, gates: tuple[Gate, ...]) -> Network:
+        return compile_graph(lower_graph(graph, gates), calibration, grid, granularity, coding).network
+
+    folded = fold(trained, folder, graph, calibration, folding, integers)
+    compiled = _export(folder, folded.graph, target, calibration, grid, granularity, coding, dump_after, folded.gates)
+    report(folded, compiled.network if target != "nir" else None, folder)
 
 
 def _grid_of(trained: Trained, asked: Signed) -> Signed:
@@ -142,16 +160,17 @@ def _export(
     granularity: Granularity,
     coding: CodingName,
     dump_after: str | None,
-) -> None:
+    gates: tuple[Gate, ...] = (),
+) -> Compiled:
     if target not in TARGETS:
         raise UserError(f"--target {target}", hint=f"known targets: {', '.join(TARGETS)}")
-    stages = lower_graph(graph)
+    stages = lower_graph(graph, gates)
     if dump_after is not None:
         _dump(stages, dump_after)
     compiled = compile_graph(stages, calibration, grid, granularity, coding)
     _write_nir(folder / runs.MODEL_NIR, compiled.nir, asked=target == "nir")
     if target == "nir":
-        return
+        return compiled
     network = compiled.network
     if target == "netx":
         targets.write_network_netx(folder, network)
@@ -164,6 +183,7 @@ def _export(
     console.print(_summary(network))
     console.print(f"wrote {folder / runs.NETWORK}")
     console.print(f"next: python -m sim {folder}")
+    return compiled
 
 
 def _write_nir(path: Path, graph: Graph, asked: bool) -> None:

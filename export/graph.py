@@ -39,6 +39,9 @@ class Node:
         """How messages name this node."""
         return f"{type(self).__name__} {self.origin or self.id}"
 
+    def check(self, shape: Shape) -> None:
+        """Raise UserError where an input of this shape does not fit: for nodes whose output has their input's shape."""
+
 
 @dataclass(frozen=True, eq=False)
 class Input(Node):
@@ -343,7 +346,14 @@ def _shape(node: Node, inputs: Sequence[Shape]) -> Shape:
             _check_neuron(node, shape)
         case Accumulate():
             _check_values(node, shape, {"leak": (node.leak, 1.0), "current_leak": (node.current_leak, 1.0)})
+        case _:
+            node.check(shape)
     return shape
+
+
+def fits(values: Floats, shape: Shape) -> bool:
+    """Whether an array has this shape, with sides of 1 where it is the same."""
+    return values.ndim == len(shape) and all(n in (1, side) for n, side in zip(values.shape, shape, strict=True))
 
 
 def _check_neuron(node: Neuron, shape: Shape) -> None:
@@ -357,7 +367,7 @@ def _check_values(node: Node, shape: Shape, parameters: Mapping[str, tuple[Float
     """Shapes and ranges of a neuron's parameters; no chip decays with a leak outside 0..1."""
     for name, (given, most) in parameters.items():
         values = rows(given, len(shape))
-        if values.ndim != len(shape) or any(v not in (1, s) for v, s in zip(values.shape, shape, strict=True)):
+        if not fits(values, shape):
             raise UserError(f"{name} of shape {values.shape} for an output of {shape}", where=node.where)
         allowed = np.isfinite(values) & (values >= 0) & (values <= most)
         if not allowed.all():

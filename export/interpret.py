@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from export.attention import FrequencyAttention, Gain, GlobalContext, StepAttention, gain
 from export.connections import NO_CROP
 from export.graph import (
     Accumulate,
@@ -27,6 +29,7 @@ from export.graph import (
     Node,
     Shape,
     TemporalShift,
+    Windowed,
 )
 from export.programs import Reset
 from export.quantise import rows
@@ -49,33 +52,65 @@ class Trace:
 
 
 def interpret(graph: Graph, inputs: Floats) -> Trace:
-    """Run a graph on raw `inputs` [T, B, *shape], in float64.
+    """Run a graph on raw `inputs` [T, B, *shape], in float64; values outside windows are zero.
 
-    Every node is evaluated over all machine steps at once, [L, B, ...]; values outside windows are zero. A loop is
-    evaluated again and again with what it gave before: each time one more step is right, until nothing changes.
+    Raises:
+        UserError: a loop through which a spike takes no time.
+    """
+    windows = {}
+    for node, _, value in evaluations(graph, inputs):
+        if isinstance(node, Windowed):
+            windows[node.id] = value[node.start : node.start + graph.steps]
+    return Trace(windows, graph.steps)
+
+
+def evaluations(graph: Graph, inputs: Floats) -> Iterator[tuple[Node, list[Floats], Floats]]:
+    """Every node with its inputs and its output at all machine steps, [L, B, *shape]; arguments as in `interpret`.
+
+    A loop is evaluated again and again with what it gave before: each time one more step is right, until nothing
+    changes; only then does the first node come.
 
     Raises:
         UserError: a loop through which a spike takes no time.
     """
     end = max(node.start for node in graph.windowed()) + graph.steps
     loops = [node for node in graph.nodes if isinstance(node, Feedback)]
+    sources = {node.of for node in loops}
     fed = {node.id: np.zeros((end, inputs.shape[1], *node.shape)) for node in loops}
     for _ in range(end * len(loops) + 1):  # one loop may wait for another
-        values = dict(fed)
-        for node in graph.nodes:
-            if isinstance(node, Input):
-                values[node.id] = _place(node.coding.encode(inputs) if node.coding else inputs, node.start, end)
-            elif isinstance(node, Clock):
-                values[node.id] = _place(ticks(node.shape, inputs.shape[1]), node.start, end)
-            elif not isinstance(node, Feedback):
-                values[node.id] = _evaluate(node, [values[name] for name in node.inputs], graph)
-        if all(np.array_equal(fed[node.id], values[node.of]) for node in loops):
+        if not loops:
             break
-        fed = {node.id: values[node.of] for node in loops}
+        spikes = {node.id: value for node, _, value in _once(graph, inputs, end, fed) if node.id in sources}
+        if all(np.array_equal(fed[node.id], spikes[node.of]) for node in loops):
+            break
+        fed = {node.id: spikes[node.of] for node in loops}
     else:
         raise UserError(f"feedback of {loops[0].of} without a delay", where=loops[0].where)
-    windows = {n.id: values[n.id][n.start : n.start + graph.steps] for n in graph.windowed()}
-    return Trace(windows, graph.steps)
+    yield from _once(graph, inputs, end, fed)
+
+
+def _once(
+    graph: Graph, inputs: Floats, end: int, fed: dict[str, Floats]
+) -> Iterator[tuple[Node, list[Floats], Floats]]:
+    """As `evaluations`, where each feedback sends `fed`. A value is kept until the last node that takes it."""
+    last = {name: node.id for node in graph.nodes for name in node.inputs}
+    values: dict[str, Floats] = {}
+    for node in graph.nodes:
+        taken = [values[name] for name in node.inputs]
+        if isinstance(node, Input):
+            value = _place(node.coding.encode(inputs) if node.coding else inputs, node.start, end)
+        elif isinstance(node, Clock):
+            value = _place(ticks(node.shape, inputs.shape[1]), node.start, end)
+        elif isinstance(node, Feedback):
+            value = fed[node.id]
+        else:
+            value = _evaluate(node, taken, graph)
+        for name in set(node.inputs):
+            if last[name] == node.id:
+                del values[name]
+        if node.id in last:
+            values[node.id] = value
+        yield node, taken, value
 
 
 def _place(window: Floats, start: int, end: int) -> Floats:
@@ -129,6 +164,10 @@ def _evaluate(node: Node, inputs: list[Floats], graph: Graph) -> Floats:
             z[:, :, : node.future] = _moved(x[:, :, : node.future], -1)
             z[:, :, node.future : node.past] = _moved(x[:, :, node.future : node.past], 1)
             return x + node.alpha * z
+        case Gain():
+            return x * node.gain
+        case FrequencyAttention() | GlobalContext() | StepAttention():
+            return x * gain(node, x)
         case Neuron():
             leak, current_leak, threshold = (
                 rows(values, x.ndim - 2) for values in (node.leak, node.current_leak, node.threshold)

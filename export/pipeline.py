@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from export.graph import Floats, Graph
 from export.input_coding import choose_coding
 from export.lower import quantise_network
 from export.network import Network
+from export.passes.absorb_gains import absorb_gains
 from export.passes.bias_to_clock import bias_to_clock
 from export.passes.code_input import code_input
 from export.passes.compose_pooling import compose_pooling
@@ -17,6 +18,7 @@ from export.passes.delay_before_pooling import delay_before_pooling
 from export.passes.delays_on_spikes import delays_on_spikes
 from export.passes.distribute_sums import distribute_sums
 from export.passes.drop_flatten import drop_flatten
+from export.passes.fold_attention import Gate, depends_on_data, fold_attention
 from export.passes.fold_batch_norm import fold_batch_norm
 from export.passes.fold_input_scale import fold_input_scale
 from export.passes.gather_currents import gather_currents
@@ -25,6 +27,7 @@ from export.passes.retime import retime
 from export.passes.shift_of_currents import shift_of_currents
 from export.passes.shift_to_delays import shift_to_delays
 from export.quantise import Granularity, PerChannel, Signed
+from train.errors import UserError
 from train.quantise.coding import Choice, CodingName
 
 LOIHI_SYNAPSE_STEPS = 1  # every connection costs one step
@@ -43,6 +46,7 @@ class Compiled:
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     drop_flatten,
+    absorb_gains,
     distribute_sums,
     fold_batch_norm,
     delays_on_spikes,
@@ -58,9 +62,24 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
 )
 
 
-def lower_graph(graph: Graph) -> dict[str, Graph]:
-    """The exact part: every pass in order; stage name -> graph after it. Each construction checks the invariants."""
+def lower_graph(graph: Graph, gates: Sequence[Gate] = ()) -> dict[str, Graph]:
+    """Every pass in order; stage name -> graph after it. Each construction checks the invariants.
+
+    All are exact but `fold_attention`, which runs where `gates` were measured for it.
+
+    Raises:
+        UserError: what a pass cannot do; attention that is not folded.
+    """
     stages = {"trace": graph}
+    if gates:
+        graph = stages[fold_attention.__name__] = fold_attention(graph, gates)
+    for node in graph.nodes:
+        if depends_on_data(node):
+            raise UserError(
+                "attention multiplies by what a whole window decides, which no weight can do",
+                where=node.where,
+                hint="python -m export --attention fold",
+            )
     for step in PASSES:
         graph = step(graph)
         stages[step.__name__] = graph

@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from export import graph as g
-from export import trace_integers
+from export import trace_attention, trace_integers
 from train import layers
 from train.data.spec import DataSpec
 from train.errors import UserError
@@ -195,4 +195,5 @@ _RULES: dict[type[nn.Module], Callable[[Any, str, tuple[str, ...]], g.Node]] = {
     layers.Flatten: lambda m, path, inputs: g.Flatten(path, path, inputs),
     layers.TemporalShift: _shift,
     layers.MeanOverTime: lambda m, path, inputs: g.Accumulate(path, path, inputs),
+    **trace_attention.RULES,
 }

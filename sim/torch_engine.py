@@ -125,6 +125,8 @@ def quantise_model(network: Network, model: nn.Module) -> nn.Module:
 def _replacement(network: Network, path: str, module: nn.Module) -> nn.Module | None:
     if isinstance(module, layers.Normalise | layers.BatchNorm2d | layers.AvgPool2d | layers.Flatten):
         return nn.Identity()  # folded into the weights behind or before it
+    if isinstance(module, layers.FSTA | layers.GlobalContext | layers.StepAttention):
+        return nn.Identity()  # folded into thresholds and weights
     if isinstance(module, layers.TemporalShift):
         return ShiftIntegers(module.fixed_split, _code(network, path))
     if isinstance(module, layers.Conv2d | layers.Linear):

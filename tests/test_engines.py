@@ -11,7 +11,7 @@ from conftest import digits_like_inputs, ints, recurrent_network, temporal_shift
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export import limits
+from export import execute, limits
 from export.network import LIF, Connection, Convolution, Dense, Gate, Network, Population, Source
 from sim import equivalence, fast, reference
 from train.errors import UserError
@@ -166,7 +166,9 @@ def test_convolution_geometry_against_torch() -> None:
         assert synapses.output_shape(x.shape) == expected.shape  # a crop leaves the sizes as they are
         target = Population("b", "", tuple(expected.shape), 1, Source(1))
         connection = Connection("c", "", "a", "b", synapses, 0, ints([0] * 4))
-        found = fast._weighted(connection, target, torch.from_numpy(x)[None, None], torch.from_numpy(weight).double())
+        found = execute._weighted(
+            connection, target, torch.from_numpy(x)[None, None], torch.from_numpy(weight).double()
+        )
         np.testing.assert_array_equal(found[0, 0].numpy(), expected.numpy())
 
 
@@ -186,7 +188,7 @@ def test_float32_is_left_when_sums_could_reach_its_limit() -> None:
     inputs[0, 0, 0] = 1
     slow, quick = reference.run(wide, inputs), fast.run(wide, inputs)
     np.testing.assert_array_equal(slow.spikes["neurons"], quick.spikes["neurons"])
-    assert fast._exact(wide.connections[0], wide) is torch.float64
+    assert execute._exact(wide.connections[0], wide) is torch.float64
 
 
 def faulty(network: Network, fault: str) -> Network:

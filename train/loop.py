@@ -56,8 +56,8 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Session:
-    """What one training run works with."""
+class Session:
+    """What training works with: of a run, or of any model that learns from a run's data."""
 
     config: TrainConfig
     dataset: data.Dataset
@@ -106,7 +106,7 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
         return accuracy
 
 
-def _prepare(config: TrainConfig, processes: Processes, resume: bool) -> _Session:
+def _prepare(config: TrainConfig, processes: Processes, resume: bool) -> Session:
     device = resolve_device(config.device, processes.local)
     dataset = dataset_of(config)
     if config.batch_size % processes.world:
@@ -117,9 +117,20 @@ def _prepare(config: TrainConfig, processes: Processes, resume: bool) -> _Sessio
         start_from(Path(config.init), model)
     if config.quantize:  # on a copy: what cannot be trained in integers is refused before the float epochs
         prepare(copy.deepcopy(model), as_sent(config, dataset.spec), config.model.time_steps, config.quantize_bits)
+    return session_of(config, dataset, model, processes, device)
+
+
+def session_of(
+    config: TrainConfig, dataset: data.Dataset, model: models.Classifier, processes: Processes, device: torch.device
+) -> Session:
+    """What training `model`, on `device`, by the recipe of `config` works with.
+
+    Raises:
+        UserError: an augmentation that the data do not take; a teacher that is missing or of other data.
+    """
     if processes.world > 1:
         synchronise(model)
-    return _Session(
+    return Session(
         config=config,
         dataset=dataset,
         augmentation=augment.recipe(config.augment, dataset.spec),
@@ -140,7 +151,7 @@ def _stepper(model: models.Classifier, processes: Processes, device: torch.devic
     return DistributedDataParallel(stepper, device_ids=[device.index] if device.type == "cuda" else None)
 
 
-def _in_integers(session: _Session, coding: InputCoding | None = None) -> _Session:
+def _in_integers(session: Session, coding: InputCoding | None = None) -> Session:
     """The session that goes on in integers, with a new optimiser; the input's coding is chosen by rule if not given."""
     config = session.config
     spec = as_sent(config, session.dataset.spec)
@@ -164,7 +175,7 @@ class _Logits(nn.Module):
         return self.model.logits(x)
 
 
-def _resume(run: Path, session: _Session) -> tuple[_Session, int]:
+def _resume(run: Path, session: Session) -> tuple[Session, int]:
     state = checkpoint.load(run / runs.CHECKPOINT)
     if state.integer:
         session = _in_integers(session, trained_coding(state, as_sent(session.config, session.dataset.spec)))
@@ -175,13 +186,14 @@ def _resume(run: Path, session: _Session) -> tuple[_Session, int]:
 
 def _forget_previous(run: Path) -> None:
     """A new training run invalidates what an older one in the same folder left."""
-    for name in (runs.CHECKPOINT, runs.METRICS, runs.MODEL_NIR, runs.NETWORK, runs.EQUIVALENCE, runs.ACTIVITY):
+    exported = (runs.MODEL_NIR, runs.NETWORK, runs.ATTENTION, runs.EQUIVALENCE, runs.ACTIVITY)
+    for name in (runs.CHECKPOINT, runs.METRICS, *exported):
         (run / name).unlink(missing_ok=True)
 
 
-def _epoch_and_test(session: _Session, epoch: int, run: Path, metrics: Metrics | None, bar: Progress | None) -> float:
+def _epoch_and_test(session: Session, epoch: int, run: Path, metrics: Metrics | None, bar: Progress | None) -> float:
     begin = time.perf_counter()
-    loss = _epoch(session, epoch, bar)
+    loss = run_epoch(session, epoch, bar)
     seconds = time.perf_counter() - begin
     every, last = session.config.evaluate_every, session.config.epochs - 1
     tested = epoch == last or (epoch + 1) % every == 0
@@ -199,11 +211,16 @@ def _epoch_and_test(session: _Session, epoch: int, run: Path, metrics: Metrics |
     return accuracy
 
 
-def _samples(session: _Session) -> int:
+def _samples(session: Session) -> int:
     return session.config.train_samples or len(session.dataset.train)
 
 
-def _batches(session: _Session, epoch: int) -> Iterator[data.Batch]:
+def batch_count(session: Session) -> int:
+    """Batches of an epoch in this process."""
+    return data.batch_count(_samples(session), session.config.batch_size, session.processes.world)
+
+
+def _batches(session: Session, epoch: int) -> Iterator[data.Batch]:
     config, processes = session.config, session.processes
     split = session.dataset.train
     if config.train_samples:
@@ -221,14 +238,18 @@ def _batches(session: _Session, epoch: int) -> Iterator[data.Batch]:
     )
 
 
-def _epoch(session: _Session, epoch: int, bar: Progress | None) -> float:
-    """One pass over the training split; the mean loss over all processes' batches of this one."""
+def run_epoch(session: Session, epoch: int, bar: Progress | None) -> float:
+    """One pass over the training split, counted from 0; the mean loss over all processes' batches of this one.
+
+    Raises:
+        UserError: a loss that is not finite.
+    """
     config, device = session.config, session.device
     torch.manual_seed(config.seed * 1_000_003 + epoch + 1)  # random splits and dropout: the same in every process
     own_seed = (config.seed * 1_000_003 + epoch) * 4096 + session.processes.rank
     draws, pairs = torch.Generator(device).manual_seed(own_seed), torch.Generator().manual_seed(own_seed)
     session.model.train()
-    count = data.batch_count(_samples(session), config.batch_size, session.processes.world)
+    count = batch_count(session)
     if bar is not None and not bar.task_ids:
         bar.add_task("train", total=config.epochs * count, completed=epoch * count, note="")
     total = torch.zeros((), device=device)
@@ -258,7 +279,7 @@ def _epoch(session: _Session, epoch: int, bar: Progress | None) -> float:
 
 
 @torch.no_grad()
-def evaluate(session: _Session) -> int:
+def evaluate(session: Session) -> int:
     """Number of correct answers on the test split, over all processes."""
     session.model.eval()
     place, spec = session.processes, session.dataset.spec

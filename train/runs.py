@@ -1,8 +1,9 @@
 """The run folder: where each command leaves its artefact and finds the one before it.
 
 `runs/<name>/` holds config.json, checkpoint.safetensors, metrics.jsonl, model.nir, network.h5, network.net,
-network.onnx, model.onnx, equivalence.json, activity.h5, report.html and report.json. Every file is written beside its
-final name and renamed into place, so a process killed at any moment leaves the old file or the new one.
+network.onnx, model.onnx, attention.json (where attention was folded), equivalence.json, activity.h5, report.html and
+report.json. Every file is written beside its final name and renamed into place, so a process killed at any moment
+leaves the old file or the new one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ NETWORK = "network.h5"
 NETWORK_NETX = "network.net"
 NETWORK_ONNX = "network.onnx"
 MODEL_ONNX = "model.onnx"
+ATTENTION = "attention.json"
 EQUIVALENCE = "equivalence.json"
 ACTIVITY = "activity.h5"
 REPORT_HTML = "report.html"

@@ -23,4 +23,5 @@ from train.layers.stateless import BatchNorm2d as BatchNorm2d
 from train.layers.stateless import Conv2d as Conv2d
 from train.layers.stateless import Flatten as Flatten
 from train.layers.stateless import Linear as Linear
+from train.layers.static_gain import StaticGain as StaticGain
 from train.layers.temporal_shift import TemporalShift as TemporalShift

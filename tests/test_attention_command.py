@@ -1,0 +1,92 @@
+"""`python -m export --attention fold` from the outside: what it writes, prints and refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_commands import call, error_line
+
+from train import runs
+
+SMALL = ("--preset", "digits", "--width", "0.25", "--epochs", "1", "--train-samples", "256")
+
+
+def train(folder: Path, *options: str) -> Path:
+    assert call("train", *SMALL, *options, "--out", folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("runs") / "staa", "--attention", "staa")
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+FOLD = ("--attention", "fold", "--calibration-samples", "32", "--test-samples", "40")
+
+
+def test_fold_and_heal_and_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("export", run, *FOLD, "--heal", "1") == 0
+    out = capsys.readouterr().out
+    assert "left out, needed in training only: time-step dropout of 3 layers (probability 0.1)" in out
+    assert "left out, needed in training only: the random channel groups of 2 temporal shifts" in out
+    assert "folded, healed for 1 epochs" in out
+    data = json.loads((run / runs.ATTENTION).read_text())
+    assert data["samples"] == 40
+    ids = [gate["id"] for gate in data["gates"][:2]]
+    assert ids == ["block1.lif.context", "block1.lif.step"]
+    assert all(0 < gate["spikes_kept"] <= 1 for gate in data["gates"])
+    assert [version["name"] for version in data["correct"]] == [
+        "with attention",
+        "folded",
+        "folded, healed for 1 epochs",
+    ]
+    assert data["correct"][0]["integer"] is None
+    assert all(0 <= version["integer"] <= 40 for version in data["correct"][1:])
+    assert len(data["heal_losses"]) == 1
+    assert call("sim", run, "--engines", "torch", "reference", "--samples", "40", "--lava-samples", "3") == 0
+    correct, samples = json.loads((run / runs.EQUIVALENCE).read_text())["accuracy"]["integer"]
+    assert (correct, samples) == (data["correct"][-1]["integer"], 40)
+
+
+def test_fold_alone_keeps_the_weights(run: Path) -> None:
+    before = (run / runs.CHECKPOINT).read_bytes()
+    assert call("export", run, *FOLD) == 0
+    data = json.loads((run / runs.ATTENTION).read_text())
+    assert [version["name"] for version in data["correct"]] == ["with attention", "folded"]
+    assert data["correct"][1]["integer"] is not None
+    assert data["heal_losses"] == []
+    assert call("export", run, *FOLD, "--heal", "1") == 0
+    assert (run / runs.CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "attention multiplies by what a whole window decides, which no weight can do (python -m export"),
+        (("--attention", "quantize"), "--attention quantize is not there yet (--attention fold"),
+        (("--heal", "2"), "--heal 2 needs --attention fold"),
+        ((*FOLD, "--heal", "-1"), "--heal -1, must be at least 0"),
+        ((*FOLD, "--heal-rate", "0"), "--heal-rate 0.0, must be above 0"),
+        (("--attention", "fold", "--test-samples", "0"), "--test-samples 0, must be at least 1"),
+    ],
+)
+def test_wrong_use_is_one_line(
+    trained: Path, options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("export", trained, *options) == 2
+    assert message in error_line(capsys)
+
+
+def test_nothing_to_fold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(tmp_path / "plain")
+    capsys.readouterr()
+    assert call("export", run, *FOLD) == 2
+    assert "--attention fold, but the model has no attention" in error_line(capsys)
