@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 from test_commands import call, error_line
+from torch import nn
 
+from export.training_only import dropped
 from train import runs
+from train.config import TrainConfig
+from train.data import spec
+from train.restore import Trained
 
 SMALL = ("--preset", "digits", "--width", "0.25", "--epochs", "1", "--train-samples", "256")
 
@@ -65,6 +70,12 @@ def test_fold_alone_keeps_the_weights(run: Path) -> None:
     assert data["heal_losses"] == []
     assert call("export", run, *FOLD, "--heal", "1") == 0
     assert (run / runs.CHECKPOINT).read_bytes() == before
+
+
+def test_a_teacher_is_named_among_what_is_left_out() -> None:
+    config = TrainConfig(teacher="runs/t", distill="hta-kl")
+    (line,) = dropped(Trained(nn.Identity(), config, spec("digits")))
+    assert line == "the teacher runs/t and its hta-kl loss"
 
 
 @pytest.mark.parametrize(
