@@ -406,7 +406,7 @@ def test_a_bias_given_to_every_summand_would_show(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         distribution,
         "_part",
-        lambda node, i, source: replace(node, id=f"{node.id}.{i}" if i else node.id, inputs=(source,)),
+        lambda node, i, source, taken: replace(node, id=f"{node.id}.{i}" if i else node.id, inputs=(source,)),
     )
     with pytest.raises(AssertionError, match="n2"):
         assert_same(graph, distribution.distribute_sums(graph), random_inputs(graph))
