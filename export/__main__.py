@@ -38,8 +38,8 @@ class Options:
     """One scale for each channel (through thresholds of its own), or one for a layer."""
     input_coding: Literal["auto", "graded", "centred", "sliced", "events"] = "auto"
     """Raw values as graded spikes as they are, less the mean, or less the mean and in two slices; auto: by a rule."""
-    calibration_samples: int = 256
-    """Training samples on which scales are searched."""
+    calibration_samples: int | None = None
+    """Training samples on which scales are searched (default: 256, fewer for large networks, at least 8)."""
     attention: Literal["fold", "quantize"] | None = None
     """What becomes of attention. fold: its gates become their means over the calibration samples, an approximation
     that is printed gate by gate. quantize: an integer program; not there yet."""
@@ -122,7 +122,7 @@ def command(options: Options) -> None:
     grid, granularity = weight_grid(options.weight_bits), GRANULARITIES[options.scale]
     if options.nir is None:
         samples = options.calibration_samples
-        if samples < 1:
+        if samples is not None and samples < 1:
             raise UserError(f"--calibration-samples {samples}, must be at least 1")
         coding, folding = options.input_coding, _folding(options)
         export_run(options.run, options.target, grid, granularity, samples, coding, options.dump_after, folding)

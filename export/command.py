@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from export import limits, targets
+from export.calibration import affordable_samples
 from export.folding import Folding, fold, has_attention
 from export.folding_report import report
 from export.formats.netx_reader import Given, read_netx
@@ -19,7 +20,7 @@ from export.formats.nir_writer import write_nir
 from export.graph import Accumulate, Floats, Graph, Input
 from export.network import LIF, Network
 from export.passes.fold_attention import Gate
-from export.pipeline import Compiled, compile_graph, lower_graph
+from export.pipeline import Compiled, compile_graph, final, lower_graph
 from export.quantise import Granularity, PerChannel, PerLayer, Signed
 from export.shapes import without_ones
 from export.store import write_network
@@ -41,12 +42,14 @@ def export_run(
     target: str,
     grid: Signed,
     granularity: Granularity,
-    samples: int,
+    samples: int | None,
     coding: CodingName,
     dump_after: str | None,
     folding: Folding | None = None,
 ) -> None:
     """Export the model of a run folder; one with attention needs `folding`.
+
+    `samples` None: as many calibration samples as its size allows.
 
     Raises:
         UserError: bad input, or a model that cannot be exported.
@@ -57,17 +60,20 @@ def export_run(
         grid = _grid_of(trained, grid)
     elif target == "netx":
         grid = targets.netx_grid(grid)
-    graph = trace(
-        trained.model, as_sent(trained.config, trained.data), trained.config.model.time_steps, trained.data.name
-    )
+    sent = as_sent(trained.config, trained.data)
+    graph = trace(trained.model, sent, trained.config.model.time_steps, trained.data.name)
+    stages = lower_graph(graph) if folding is None else None  # attention is measured before it can be lowered
     split = dataset_of(trained.config).train
-    frames = split.read(data.spread(len(split), samples))
+    frames = split.read(
+        data.spread(len(split), samples or affordable_samples(graph if stages is None else final(stages)))
+    )
     calibration = coded(trained.config, trained.data, frames).double().numpy()
     for line in dropped(trained):
         console.print(f"left out, needed in training only: {line}")
-    if folding is None:
-        _export(folder, graph, target, calibration, grid, granularity, coding, dump_after)
+    if stages is not None:
+        export_graph(folder, stages, target, calibration, grid, granularity, coding, dump_after)
         return
+    assert folding is not None
     if not has_attention(graph):
         raise UserError("--attention fold, but the model has no attention", where=str(folder))
 
@@ -75,7 +81,8 @@ def export_run(
         return compile_graph(lower_graph(graph, gates), calibration, grid, granularity, coding).network
 
     folded = fold(trained, folder, graph, calibration, folding, integers)
-    compiled = _export(folder, folded.graph, target, calibration, grid, granularity, coding, dump_after, folded.gates)
+    stages = lower_graph(folded.graph, folded.gates)
+    compiled = export_graph(folder, stages, target, calibration, grid, granularity, coding, dump_after)
     report(folded, compiled.network if target != "nir" else None, folder)
 
 
@@ -111,7 +118,8 @@ def export_nir(
         raise UserError(f"x has frames of shape {x.shape[2:]}, the network takes {shape}", where=str(calibration))
     said = {key: value for key, value in asdict(meaning).items() if value is not None}
     runs.write_json(out / runs.CONFIG, {"schema_version": 1, "nir": file.name, **said})
-    _export(out, graph, target, x.reshape(*x.shape[:2], *shape), grid, granularity, coding, dump_after)
+    frames = x.reshape(*x.shape[:2], *shape)
+    export_graph(out, lower_graph(graph), target, frames, grid, granularity, coding, dump_after)
 
 
 def export_netx(file: Path, out: Path, given: Given, target: str) -> None:
@@ -151,35 +159,37 @@ def _calibration(file: Path) -> Floats:
     return np.ascontiguousarray(x.swapaxes(0, 1))
 
 
-def _export(
+def export_graph(
     folder: Path,
-    graph: Graph,
+    stages: dict[str, Graph],
     target: str,
     calibration: Floats,
     grid: Signed,
     granularity: Granularity,
     coding: CodingName,
     dump_after: str | None,
-    gates: tuple[Gate, ...] = (),
 ) -> Compiled:
+    """Compile what `lower_graph` left, write the files of `target` into `folder`, print what each layer lost."""
     if target not in TARGETS:
         raise UserError(f"--target {target}", hint=f"known targets: {', '.join(TARGETS)}")
-    stages = lower_graph(graph, gates)
     if dump_after is not None:
         _dump(stages, dump_after)
     compiled = compile_graph(stages, calibration, grid, granularity, coding)
     _write_nir(folder / runs.MODEL_NIR, compiled.nir, asked=target == "nir")
     if target == "nir":
         return compiled
-    network = compiled.network
+    network, given = compiled.network, _given(compiled)
     if target == "netx":
         targets.write_network_netx(folder, network)
     elif target == "onnx":
         targets.write_network_onnx(folder, network)
         targets.write_model_onnx(folder, compiled)
     write_network(folder / runs.NETWORK, network)
-    console.print(_table(network, "trained in the integers of" if _given(compiled) else "quantised for"))
+    console.print(_table(network, "trained in the integers of" if given else "quantised for"))
     console.print(f"input: {compiled.coding.coding.words}, {compiled.coding.reason}")
+    if not given:
+        samples = calibration.shape[1]
+        console.print(f"scales searched on {samples} samples; agreement: spikes and silences as in the float model")
     console.print(_summary(network))
     console.print(f"wrote {folder / runs.NETWORK}")
     console.print(f"next: python -m sim {folder}")
@@ -213,22 +223,33 @@ def _given(compiled: Compiled) -> bool:
 
 def _table(network: Network, how: str) -> Table:
     table = Table(title=f"{network.name}: {how} Loihi 2", title_justify="left", box=SIMPLE)
-    for column in ("population", "shape"):
+    texts: tuple[str, ...] = ("population", "shape", "scale")
+    figures: tuple[str, ...] = ("weight error", "clipped", "agreement", f"bits of {limits.STATE_BITS}")
+    if not network.records:
+        texts, figures = texts[:2], ("starts",)
+    for column in texts:
         table.add_column(column, no_wrap=True)
-    titles = ("starts", "agreement", "weight error", "clipped", "current bits") if network.records else ("starts",)
-    for column in titles:
+    for column in figures:
         table.add_column(column, justify="right")
     records = {record.population: record for record in network.records}
     for population in network.populations:
         if not isinstance(population.program, LIF):
             continue
-        row = [population.id, "x".join(map(str, population.shape)), str(population.start)]
+        row = [population.id, "x".join(map(str, population.shape))]
         if population.id in records:
             record = records[population.id]
-            row += [f"{record.spike_agreement:.2%}", f"{record.weight_error:.2%}", str(record.saturated)]
-            row.append(f"{record.bits_in_use} of {limits.STATE_BITS}")
+            row += [_span(*record.scale), f"{record.weight_error:.2%}", f"{record.saturated:,}"]
+            row += [f"{record.spike_agreement:.2%}", str(record.bits_in_use)]
+        else:
+            row.append(str(population.start))
         table.add_row(*row)
     return table
+
+
+def _span(low: float, high: float) -> str:
+    """Units of v per unit of the float potential, smallest and largest over the channels: 5100-12k."""
+    ends = [f"{x / 1000:.0f}k" if x >= 1e4 else f"{x:.0f}" if x >= 100 else f"{x:.2g}" for x in (low, high)]
+    return ends[0] if low == high else "-".join(ends)
 
 
 def _summary(network: Network) -> str:

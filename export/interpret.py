@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 
@@ -35,20 +37,21 @@ from export.programs import Reset
 from export.quantise import rows
 from train.errors import UserError
 
+Reals: TypeAlias = npt.NDArray[np.floating[Any]]
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Output of every node with a window (input, clocks, neurons, read-out), in its window: float64 [T, B, *shape]."""
+    """Output of every node with a window (input, clocks, neurons, read-out), in its window: [T, B, *shape]."""
 
-    values: dict[str, Floats]
+    values: dict[str, Reals]
     steps: int
 
     @property
     def logits(self) -> Floats:
         """The read-out's mean over T: [B, K]."""
         last = next(reversed(self.values.values()))
-        mean: Floats = last[-1] / self.steps
-        return mean
+        return np.asarray(last[-1] / self.steps, dtype=np.float64)
 
 
 def interpret(graph: Graph, inputs: Floats) -> Trace:
@@ -57,18 +60,30 @@ def interpret(graph: Graph, inputs: Floats) -> Trace:
     Raises:
         UserError: a loop through which a spike takes no time.
     """
-    windows = {}
-    for node, _, value in evaluations(graph, inputs):
-        if isinstance(node, Windowed):
-            windows[node.id] = value[node.start : node.start + graph.steps]
+    windows = {node.id: value for node, value in walk(graph, inputs) if not isinstance(node, Feedback)}
     return Trace(windows, graph.steps)
 
 
-def evaluations(graph: Graph, inputs: Floats) -> Iterator[tuple[Node, list[Floats], Floats]]:
-    """Every node with its inputs and its output at all machine steps, [L, B, *shape]; arguments as in `interpret`.
+def walk(graph: Graph, inputs: Reals) -> Iterator[tuple[Windowed | Feedback, Reals]]:
+    """The nodes with a window, each with its output in it, [T, B, *shape], in the precision of `inputs`.
 
-    A loop is evaluated again and again with what it gave before: each time one more step is right, until nothing
-    changes; only then does the first node come.
+    Feedback is among them, with the window and the spikes of the neuron that it stands for.
+
+    Raises:
+        UserError: a loop through which a spike takes no time.
+    """
+    for node, _, value in evaluations(graph, inputs):
+        if isinstance(node, Windowed | Feedback):
+            timed = graph[node.of] if isinstance(node, Feedback) else node
+            assert isinstance(timed, Windowed)
+            yield node, value[timed.start : timed.start + graph.steps]
+
+
+def evaluations(graph: Graph, inputs: Reals) -> Iterator[tuple[Node, list[Reals], Reals]]:
+    """Every node with its inputs and its output at all machine steps, [L, B, *shape], in the precision of `inputs`.
+
+    Values outside windows are zero. A loop is evaluated again and again with what it gave before: each time one more
+    step is right, until nothing changes; only then does the first node come.
 
     Raises:
         UserError: a loop through which a spike takes no time.
@@ -76,7 +91,7 @@ def evaluations(graph: Graph, inputs: Floats) -> Iterator[tuple[Node, list[Float
     end = max(node.start for node in graph.windowed()) + graph.steps
     loops = [node for node in graph.nodes if isinstance(node, Feedback)]
     sources = {node.of for node in loops}
-    fed = {node.id: np.zeros((end, inputs.shape[1], *node.shape)) for node in loops}
+    fed: dict[str, Reals] = {n.id: np.zeros((end, inputs.shape[1], *n.shape), dtype=inputs.dtype) for n in loops}
     for _ in range(end * len(loops) + 1):  # one loop may wait for another
         if not loops:
             break
@@ -89,18 +104,16 @@ def evaluations(graph: Graph, inputs: Floats) -> Iterator[tuple[Node, list[Float
     yield from _once(graph, inputs, end, fed)
 
 
-def _once(
-    graph: Graph, inputs: Floats, end: int, fed: dict[str, Floats]
-) -> Iterator[tuple[Node, list[Floats], Floats]]:
+def _once(graph: Graph, inputs: Reals, end: int, fed: dict[str, Reals]) -> Iterator[tuple[Node, list[Reals], Reals]]:
     """As `evaluations`, where each feedback sends `fed`. A value is kept until the last node that takes it."""
     last = {name: node.id for node in graph.nodes for name in node.inputs}
-    values: dict[str, Floats] = {}
+    values: dict[str, Reals] = {}
     for node in graph.nodes:
         taken = [values[name] for name in node.inputs]
         if isinstance(node, Input):
             value = _place(node.coding.encode(inputs) if node.coding else inputs, node.start, end)
         elif isinstance(node, Clock):
-            value = _place(ticks(node.shape, inputs.shape[1]), node.start, end)
+            value = _place(ticks(node.shape, inputs.shape[1]).astype(inputs.dtype), node.start, end)
         elif isinstance(node, Feedback):
             value = fed[node.id]
         else:
@@ -113,8 +126,8 @@ def _once(
         yield node, taken, value
 
 
-def _place(window: Floats, start: int, end: int) -> Floats:
-    stream = np.zeros((end, *window.shape[1:]))
+def _place(window: Reals, start: int, end: int) -> Reals:
+    stream = np.zeros((end, *window.shape[1:]), dtype=window.dtype)
     stream[start : start + len(window)] = window
     return stream
 
@@ -126,11 +139,11 @@ def ticks(shape: Shape, samples: int) -> Floats:
     return np.broadcast_to(one, (steps, samples, *shape)).copy()
 
 
-def _moved(x: Floats, steps: int) -> Floats:
+def moved(x: npt.NDArray[Any], steps: int) -> npt.NDArray[Any]:
     """x[t - steps], zero where that is outside the stream."""
-    out = np.zeros_like(x)
     if steps == 0:
         return x
+    out = np.zeros_like(x)
     if steps > 0:
         out[steps:] = x[:-steps]
     else:
@@ -138,88 +151,108 @@ def _moved(x: Floats, steps: int) -> Floats:
     return out
 
 
-def _evaluate(node: Node, inputs: list[Floats], graph: Graph) -> Floats:
+def delayed(x: npt.NDArray[Any], delay: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """x[t - delay[c], c] for every channel c of [T, B, C, ...], zero outside the stream."""
+    if not delay.any():
+        return x
+    out = np.empty_like(x)
+    for steps in np.unique(delay):
+        channels = delay == steps
+        out[:, :, channels] = moved(x[:, :, channels], int(steps))
+    return out
+
+
+def _evaluate(node: Node, inputs: list[Reals], graph: Graph) -> Reals:
     x = inputs[0]
     channel = (1, 1, -1) + (1,) * (x.ndim - 3)
     match node:
         case Affine():
-            return x * node.scale.reshape(channel) + node.shift.reshape(channel)
+            scale, shift = (values.reshape(channel).astype(x.dtype) for values in (node.scale, node.shift))
+            return x * scale + shift
         case Convolution() | Dense():
-            return _moved(synapse(node, x), graph.synapse_steps)
+            return moved(synapse(node, x), graph.synapse_steps)
         case AveragePool():
             flat = torch.from_numpy(np.ascontiguousarray(x)).flatten(0, 1)
-            pooled: Floats = functional.avg_pool2d(
+            pooled: Reals = functional.avg_pool2d(
                 flat, node.kernel, node.stride, node.padding, divisor_override=node.divisor
             ).numpy()
             return pooled.reshape(*x.shape[:2], *pooled.shape[1:])
         case Flatten():
             return x.reshape(*x.shape[:2], -1)
         case Add():
-            total: Floats = np.sum(inputs, axis=0)
+            total = x.copy()
+            for other in inputs[1:]:
+                total += other
             return total
         case Delay():
-            return np.stack([_moved(x[:, :, c], int(d)) for c, d in enumerate(node.steps)], axis=2)
+            return delayed(x, node.steps)
         case TemporalShift():
             z = x.copy()
-            z[:, :, : node.future] = _moved(x[:, :, : node.future], -1)
-            z[:, :, node.future : node.past] = _moved(x[:, :, node.future : node.past], 1)
+            z[:, :, : node.future] = moved(x[:, :, : node.future], -1)
+            z[:, :, node.future : node.past] = moved(x[:, :, node.future : node.past], 1)
             return x + node.alpha * z
         case Gain():
-            return x * node.gain
+            return x * node.gain.astype(x.dtype)
         case FrequencyAttention() | GlobalContext() | StepAttention():
-            return x * gain(node, x)
+            return x * gain(node, x.astype(np.float64)).astype(x.dtype)
         case Neuron():
             leak, current_leak, threshold = (
-                rows(values, x.ndim - 2) for values in (node.leak, node.current_leak, node.threshold)
+                rows(values, x.ndim - 2).astype(x.dtype) for values in (node.leak, node.current_leak, node.threshold)
             )
             return _fire(x, node.start, graph.steps, leak, current_leak, threshold, node.reset)
         case Accumulate():
-            leak, current_leak = (rows(values, x.ndim - 2) for values in (node.leak, node.current_leak))
+            leak, current_leak = (rows(v, x.ndim - 2).astype(x.dtype) for v in (node.leak, node.current_leak))
             return _add_up(x, node.start, graph.steps, leak, current_leak)
     raise TypeError(f"no rule for {node.where}")
 
 
-def synapse(node: Convolution | Dense, x: Floats) -> Floats:
-    """The weighted sums of one convolution or dense: [L, B, *in] to [L, B, *out], in float64."""
+def synapse(node: Convolution | Dense, x: Reals) -> Reals:
+    """The weighted sums of one convolution or dense: [L, B, *in] to [L, B, *out], in the precision of x."""
     if isinstance(node, Convolution) and node.crop != NO_CROP:
         (top, bottom), (left, right) = node.crop
         inside = (..., slice(top, x.shape[-2] - bottom), slice(left, x.shape[-1] - right))
         whole, x = x, np.zeros_like(x)
         x[inside] = whole[inside]
     flat = torch.from_numpy(np.ascontiguousarray(x)).flatten(0, 1)
-    weight = torch.from_numpy(node.weight)
+    weight = torch.from_numpy(node.weight).to(flat.dtype)
     if isinstance(node, Dense):
         out = functional.linear(flat.flatten(1), weight)
     else:
         out = functional.conv2d(flat, weight, None, node.stride, node.padding, node.dilation, node.groups)
     if node.bias is not None:
-        bias = torch.from_numpy(node.bias)
-        out = out + (bias if bias.ndim == out.ndim - 1 else bias.view(-1, *(1,) * (out.ndim - 2)))
-    result: Floats = out.numpy()
+        bias = torch.from_numpy(node.bias).to(flat.dtype)
+        out += bias if bias.ndim == out.ndim - 1 else bias.view(-1, *(1,) * (out.ndim - 2))
+    result: Reals = out.numpy()
     return result.reshape(*x.shape[:2], *result.shape[1:])
 
 
-def _add_up(x: Floats, start: int, steps: int, leak: Floats, current_leak: Floats) -> Floats:
+def _add_up(x: Reals, start: int, steps: int, leak: Reals, current_leak: Reals) -> Reals:
     """The read-out's membrane potential in the window, zero outside (see `Accumulate`)."""
     out = np.zeros_like(x)
     current, membrane = np.zeros_like(x[0]), np.zeros_like(x[0])
     for t in range(start, start + steps):
-        current = current_leak * current + x[t]
-        membrane = leak * membrane + current
+        current *= current_leak
+        current += x[t]
+        membrane *= leak
+        membrane += current
         out[t] = membrane
     return out
 
 
-def _fire(
-    x: Floats, start: int, steps: int, leak: Floats, current_leak: Floats, threshold: Floats, reset: Reset
-) -> Floats:
+def _fire(x: Reals, start: int, steps: int, leak: Reals, current_leak: Reals, threshold: Reals, reset: Reset) -> Reals:
     """Spikes in the window, silence outside; [L, B, *shape], parameters broadcast to shape (see `Neuron`)."""
     out = np.zeros_like(x)
     current = np.zeros_like(x[0])
     membrane = np.zeros_like(x[0])
     for t in range(start, start + steps):
-        current = current_leak * current + x[t]
-        membrane = leak * membrane + current
-        out[t] = membrane > threshold
-        membrane = np.where(out[t] > 0, 0.0, membrane) if reset == "zero" else membrane - out[t] * threshold
+        current *= current_leak
+        current += x[t]
+        membrane *= leak
+        membrane += current
+        fired = membrane > threshold
+        out[t] = fired
+        if reset == "zero":
+            membrane[fired] = 0
+        else:
+            membrane -= fired * threshold
     return out

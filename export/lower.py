@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.graph import Clock, Convolution, Dense, Floats, Graph, Input, Synapse
-from export.interpret import interpret
+from export.graph import Clock, Convolution, Dense, Feedback, Floats, Graph, Input, Synapse, Windowed
+from export.interpret import walk
+from export.layer import Spikes
 from export.network import Clock as ClockProgram
 from export.network import Connection, Network, Population, Program, Source
 from export.network import Convolution as IntegerConvolution
@@ -32,23 +33,33 @@ def quantise_network(
         UserError: a layer whose current cannot be proved to stay within 24 bits, or a range the chip does not have.
     """
     guard = guard_steps(graph)
-    trace = interpret(graph, calibration)
     programs: dict[str, Program] = {}
-    outputs: dict[str, Floats] = {}
+    outputs: dict[str, Spikes] = {}
     choices: dict[str, Choice] = {}
-    for node in graph.windowed():
+    for node, target in walk(graph, calibration.astype(np.float32)):
+        if isinstance(node, Feedback):  # the float model's spikes, until those that it stands for have integers
+            outputs.setdefault(node.of, target)
+            continue
         if isinstance(node, Input):
             coding = node.coding or InputCoding(node.bits)
             programs[node.id] = Source(coding.payload_bits, coding.offset, coding.low_bits)
-            outputs[node.id] = trace.values[node.id]
+            outputs[node.id] = target
         elif isinstance(node, Clock):
             programs[node.id] = ClockProgram()
-            outputs[node.id] = trace.values[node.id]
+            outputs[node.id] = target
         else:
-            choice = search(graph, node, outputs, programs, trace, grid, granularity, gated=guard > 0)
-            choices[node.id], programs[node.id] = choice, choice.program
-            outputs[node.id] = choice.output.astype(np.float64)
+            choices[node.id], outputs[node.id] = search(
+                graph, node, outputs, programs, target, grid, granularity, gated=guard > 0
+            )
+            programs[node.id] = choices[node.id].integers.program
+        outputs = {name: outputs[name] for name in outputs if _needed(graph, name, after=node)}
     return _network(retimed, guard, programs, choices)
+
+
+def _needed(graph: Graph, source: str, after: Windowed) -> bool:
+    """Whether a population that comes after `after` takes spikes of `source`."""
+    nodes = list(graph.windowed())
+    return any(term.source.id == source for node in nodes[nodes.index(after) + 1 :] for term in terms(graph, node))
 
 
 def _network(retimed: Graph, guard: int, programs: dict[str, Program], choices: dict[str, Choice]) -> Network:
@@ -57,7 +68,9 @@ def _network(retimed: Graph, guard: int, programs: dict[str, Program], choices: 
     for node in retimed.windowed():
         name, shape = node.id, retimed.shapes[node.id]
         populations.append(Population(name, node.origin, shape, node.start, programs[name], readout=name == last))
-        for term, weights in zip(terms(retimed, node), choices[name].weights if name in choices else (), strict=True):
+        for term, weights in zip(
+            terms(retimed, node), choices[name].integers.weights if name in choices else (), strict=True
+        ):
             if not weights.values.any():
                 continue  # a connection of nothing but zeros drives nobody
             connections.append(_connection(term.synapse, term.source.id, name, weights, term.delay))

@@ -86,6 +86,11 @@ def lower_graph(graph: Graph, gates: Sequence[Gate] = ()) -> dict[str, Graph]:
     return stages
 
 
+def final(stages: dict[str, Graph]) -> Graph:
+    """The graph after all passes."""
+    return stages[PASSES[-1].__name__]
+
+
 def compile_graph(
     stages: dict[str, Graph],
     calibration: Floats,
@@ -101,10 +106,10 @@ def compile_graph(
     Raises:
         UserError: a layer that cannot be delayed or proved; it is named.
     """
-    final = stages[PASSES[-1].__name__]
+    last = final(stages)
     grid = grid or Signed(8)
-    chosen = choose_coding(stages["trace"], final, grid, coding)
-    coded = code_input(final, chosen.coding)
+    chosen = choose_coding(stages["trace"], last, grid, coding)
+    coded = code_input(last, chosen.coding)
     retimed = retime(coded, LOIHI_SYNAPSE_STEPS)
     network = quantise_network(coded, retimed, calibration, grid, granularity or PerChannel())
     said = stages[gather_currents.__name__]  # NIR has no clocks, and its synaptic currents take a bias as it is

@@ -61,7 +61,7 @@ def measure(graph: Graph, calibration: Floats) -> tuple[Gate, ...]:
     gates = []
     for node, inputs, _ in evaluations(graph, calibration):
         if isinstance(node, FrequencyAttention | GlobalContext | StepAttention):
-            gates.append(_gate(node, gain(node, inputs[0])))
+            gates.append(_gate(node, gain(node, inputs[0].astype(np.float64))))
             lowest = float(gates[-1].mean.min())
             if lowest <= 0:
                 raise UserError(f"its mean gain is {lowest:.4f}, folding needs one above 0", where=node.where)

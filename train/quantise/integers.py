@@ -39,10 +39,9 @@ def rows(values: npt.NDArray[Value], ndim: int) -> npt.NDArray[Value]:
 
 def quantise_weights(weight: Floats, scale: Floats, exponent: int, grid: Signed) -> Weights:
     """round(scale w / 2^exponent) on the grid, ties to even, clipped to its ends (counted in `saturated`)."""
-    exact = weight * rows(scale, weight.ndim) / (1 << exponent)
-    rounded = np.rint(exact / grid.step).astype(np.int64) * grid.step
-    clipped = np.clip(rounded, limits.WEIGHT_RANGE[0], grid.largest)
-    return Weights(clipped, exponent, int(np.count_nonzero(clipped != rounded)))
+    steps = np.rint(weight * rows(scale / (grid.step << exponent), weight.ndim))
+    kept = np.clip(steps, limits.WEIGHT_RANGE[0] / grid.step, grid.largest / grid.step)
+    return Weights((kept * grid.step).astype(np.int64), exponent, int(np.count_nonzero(kept != steps)))
 
 
 def finest_exponent(peak: float, grid: Signed) -> int | None:
