@@ -13,7 +13,8 @@ from export import candidate, limits, quantise, search
 from export import graph as g
 from export.calibration import FEWEST, MOST, affordable_samples, multiply_accumulates
 from export.interpret import delayed, interpret, walk
-from export.network import Source
+from export.layer import describe
+from export.network import Reset, Source
 from export.pipeline import compile_graph, final, lower_graph
 from export.quantise import PerChannel, PerLayer, Signed
 from train.kernels import fixed_point, loihi
@@ -104,6 +105,49 @@ def test_single_precision_finds_the_float_models_spikes(graph: g.Graph, seed: in
         if isinstance(node, g.Neuron):
             assert np.mean((value > 0) != (exact[node.id] > 0)) < 0.01
             break  # a spike that differs goes on to the layers behind
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("start", ["float model", "silence", "noise"])
+def test_a_recurrent_layer_answers_to_its_own_spikes(reset: Reset, start: str) -> None:
+    """Against one step after the other in plain integers, whatever spikes of its own it is first given."""
+    rng = np.random.default_rng(3)
+    late = np.array([1, 1, 2, 1, 3, 1])
+    lif = g.Neuron("lif", "", ("sum",), 0.5, 0.5, current_leak=np.linspace(0, 0.5, 6), reset=reset)
+    nodes = (
+        g.Input("input", "", (), (4,), 15),
+        g.Dense("in", "", ("input",), rng.normal(0, 0.08, (6, 4)), rng.normal(0.2, 0.1, 6)),
+        g.Feedback("again", "", (), "lif", (6,)),
+        g.Delay("late", "", ("again",), late),
+        g.Dense("own", "", ("late",), rng.normal(0, 0.6, (6, 6)), None),
+        g.Add("sum", "", ("in", "own")),
+        lif,
+        g.Dense("head", "", ("lif",), rng.normal(0, 0.3, (2, 6)), None),
+        g.Accumulate("readout", "", ("head",)),
+    )
+    graph = g.Graph("loop", nodes, 8)
+    values = {node.id: x for node, x in walk(graph, random_inputs(graph, 4, samples=5).astype(np.float32))}
+    fed = {"float model": values["again"], "silence": values["again"] * 0, "noise": rng.random((8, 5, 6)) < 0.5}[start]
+    sources = {"input": values["input"], "lif": fed}
+    layer = describe(graph, lif, sources, {"input": Source(4)}, values["lif"], gated=True)
+    scale = np.full(6, 500.0)
+    found = candidate.integers(layer, scale, scale, Signed(8))
+    assert found is not None
+    weights = [w.values << w.exponent for w in found.weights]
+    singles = [w.astype(np.float32) for w in weights]
+    output = candidate.respond(layer, singles, found.program, layer.inputs)
+
+    expected, program = np.zeros((8, 5, 6), dtype=bool), found.program
+    current = np.rint(values["input"] @ weights[0].T).astype(np.int64)
+    constants = [torch.from_numpy(x) for x in (program.vth, program.bias, program.dv, program.du)]
+    for t in range(8):
+        fed_back = [expected[t - d, :, c] if t >= d else np.zeros(5) for c, d in enumerate(late)]
+        current[t] += np.stack(fed_back, 1).astype(np.int64) @ weights[1].T
+        expected[t] = fixed_point.loihi_lif(torch.from_numpy(current), *constants, subtract=reset == "subtract")[0][t]
+    assert 0.1 < expected.mean() < 0.9
+    np.testing.assert_array_equal(output, expected)
+    alone = candidate.respond(layer, [singles[0], singles[1] * 0], found.program, layer.inputs)
+    assert (alone != expected).any(), "what it feeds back matters"
 
 
 @pytest.mark.parametrize("granularity", [PerChannel(), PerLayer()])
