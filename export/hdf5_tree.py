@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ from export.hdf5 import MAX_PARTS, check_stored, hard, open_stranger
 from train.errors import UserError
 
 Tree: TypeAlias = dict[str, np.ndarray[Any, Any]]  # path without leading slash -> array; texts are arrays of str
+Part: TypeAlias = "h5py.Dataset | _Attribute"
 
 MAX_BYTES = 2 << 30  # of all arrays together, uncompressed
 MAX_TEXT = 1000  # characters of one text
@@ -32,12 +34,13 @@ BYTES_PER_SECOND = 10_000_000  # slower reading than this is taken for an endles
 START_SECONDS = 20.0
 
 
-def read_tree(path: Path, kind: str, seconds: float | None = None) -> Tree:
+def read_tree(path: Path, kind: str, seconds: float | None = None, *, attributes: bool = False) -> Tree:
     """Every dataset of a file.
 
     Args:
         kind: what the file should be, for messages: "a NIR file".
         seconds: time limit; by default 20 s and what 10 MB/s take.
+        attributes: those of groups too, each as group//name (/name in the root), which no dataset can be called.
 
     Raises:
         UserError: missing, damaged, too large, or not read within the limit.
@@ -48,6 +51,7 @@ def read_tree(path: Path, kind: str, seconds: float | None = None) -> Tree:
     with tempfile.TemporaryDirectory(prefix="spikeproof-hdf5-") as name:
         target = Path(name) / "tree.npz"
         command = [sys.executable, "-m", "export.hdf5_tree", str(path.resolve()), str(target), kind]
+        command += ["attributes"] if attributes else []
         try:
             done = subprocess.run(
                 command, cwd=name, env=_environment(), capture_output=True, timeout=limit, stdin=subprocess.DEVNULL
@@ -72,21 +76,21 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def read_here(path: Path, kind: str) -> Tree:
+def read_here(path: Path, kind: str, *, attributes: bool = False) -> Tree:
     """As `read_tree`, in this process: for files that are known to be sound.
 
     Raises:
         UserError: as there, but for the limits on time and memory.
     """
     with open_stranger(path, kind) as file:
-        found = dict(_walk(file, "", _Budget(), 0))  # all sizes are checked before the first array is read
-        return {place: _dataset(dataset, place) for place, dataset in found.items()}
+        found = dict(_walk(file, "", _Budget(attributes), 0))  # all sizes are checked before the first array is read
+        return {place: _plain(part, place) for place, part in found.items()}
 
 
-def _main(source: str, target: str, kind: str) -> int:
+def _main(source: str, target: str, kind: str, *more: str) -> int:
     _limit_memory()
     try:
-        found = read_here(Path(source), kind)
+        found = read_here(Path(source), kind, attributes="attributes" in more)
     except MemoryError:
         print(json.dumps([f"damaged, or not {kind}: reading it takes more memory than {MAX_BYTES} bytes", ""]))
         return 2
@@ -105,10 +109,25 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES + EXTRA_MEMORY,) * 2)
 
 
+@dataclass(frozen=True, eq=False)
+class _Attribute:
+    """A value that is kept with a group."""
+
+    group: h5py.Group
+    name: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As stored, asked without reading the value."""
+        dtype: np.dtype[Any] = self.group.attrs.get_id(self.name).dtype
+        return dtype
+
+
 class _Budget:
     """Parts and bytes read so far; spending more than there are is refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, attributes: bool) -> None:
+        self.attributes = attributes
         self.parts, self.bytes = 0, 0
 
     def spend(self, size: int, place: str) -> None:
@@ -119,9 +138,11 @@ class _Budget:
             raise UserError(f"its arrays up to {place} have {self.bytes} bytes, limit {MAX_BYTES}")
 
 
-def _walk(group: h5py.Group, prefix: str, budget: _Budget, depth: int) -> Iterator[tuple[str, h5py.Dataset]]:
+def _walk(group: h5py.Group, prefix: str, budget: _Budget, depth: int) -> Iterator[tuple[str, Part]]:
     if depth > MAX_DEPTH:
         raise UserError(f"groups nested deeper than {MAX_DEPTH}")
+    if budget.attributes:
+        yield from _attributes(group, prefix, budget)
     for key in group:
         place = f"{prefix}{key}"
         if len(place) > MAX_TEXT:
@@ -131,20 +152,41 @@ def _walk(group: h5py.Group, prefix: str, budget: _Budget, depth: int) -> Iterat
             budget.spend(0, place)
             yield from _walk(member, f"{place}/", budget, depth + 1)
         elif isinstance(member, h5py.Dataset):
-            text = h5py.check_string_dtype(member.dtype)
-            if text is None and member.dtype.kind not in "biuf":
-                raise UserError(f"{place} has dtype {member.dtype}, expected numbers or texts")
-            check_stored(member, place, MAX_BYTES if text is None else 2 * MAX_PARTS)
+            check_stored(member, place, 2 * MAX_PARTS if _is_text(member.dtype, place) else MAX_BYTES)
             budget.spend(member.nbytes, place)
             yield place, member
         else:
             raise UserError(f"{place} is neither a group nor a dataset")
 
 
-def _dataset(dataset: h5py.Dataset, place: str) -> np.ndarray[Any, Any]:
-    if h5py.check_string_dtype(dataset.dtype) is None:
-        return np.asarray(dataset[()])
-    texts = np.asarray(dataset.asstr()[()], dtype=object)
+def _attributes(group: h5py.Group, prefix: str, budget: _Budget) -> Iterator[tuple[str, _Attribute]]:
+    for name in group.attrs:
+        place = f"{prefix}/{name}"
+        stored = group.attrs.get_id(name)
+        budget.spend(stored.get_storage_size(), place)
+        _is_text(stored.dtype, place)
+        if len(place) > MAX_TEXT or int(np.prod(stored.shape, dtype=float)) > MAX_TEXT:
+            raise UserError(f"{place[:80]}: an attribute whose name or value is longer than {MAX_TEXT}")
+        yield place, _Attribute(group, name)
+
+
+def _is_text(dtype: np.dtype[Any], place: str) -> bool:
+    """Whether it holds texts; refused unless they are that or numbers."""
+    text = h5py.check_string_dtype(dtype) is not None
+    if not text and dtype.kind not in "biuf":
+        raise UserError(f"{place} has dtype {dtype}, expected numbers or texts")
+    return text
+
+
+def _plain(part: Part, place: str) -> np.ndarray[Any, Any]:
+    """The value of a dataset or an attribute."""
+    if h5py.check_string_dtype(part.dtype) is None:
+        return np.asarray(part[()] if isinstance(part, h5py.Dataset) else part.group.attrs[part.name])
+    if isinstance(part, h5py.Dataset):
+        texts = np.asarray(part.asstr()[()], dtype=object)
+    else:
+        value = part.group.attrs[part.name]
+        texts = np.asarray(value.decode() if isinstance(value, bytes) else value, dtype=object)
     longest = max((len(value) for value in texts.flat), default=0)
     if longest > MAX_TEXT:
         raise UserError(f"{place} holds a text of {longest} characters, limit {MAX_TEXT}")

@@ -23,6 +23,8 @@ class Options:
       python -m sim
       python -m sim runs/mine --engines integer lava --lava-samples 50
       python -m sim runs/mine --input INPUTS.npz
+      python -m sim runs/mine --record OURS.nir-data
+      python -m sim runs/mine --engines integer --compare THEIRS.nir-data
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
@@ -37,13 +39,26 @@ class Options:
     """INPUTS.npz with x (samples, T, ...) of whole numbers and optional y, instead of the run's test set."""
     lava_timeout: float = 600.0
     """Seconds that Lava may take."""
+    record: Path | None = None
+    """Write what the integer engine saw to this file, as NIR data: all spikes and the read-out's membrane potential."""
+    compare: Path | None = None
+    """A recording, NIR data of this project or of another framework, to compare with the integer engine's."""
 
 
 def command(options: Options) -> None:
     """Run `python -m sim` with parsed options."""
     from sim.command import simulate
 
-    simulate(options.run, options.engines, options.samples, options.lava_samples, options.input, options.lava_timeout)
+    simulate(
+        options.run,
+        options.engines,
+        options.samples,
+        options.lava_samples,
+        options.input,
+        options.lava_timeout,
+        options.record,
+        options.compare,
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,15 @@ from rich.table import Table
 from torch import nn
 
 from deploy.activity_store import write_activity
-from export.network import Ints, Network
+from export.network import LIF, Ints, Network
 from export.store import read_network
-from sim import activity, equivalence, fast, float_model, inputs, lava, onnx_engine, reference, torch_engine
+from sim import activity, equivalence, float_model, inputs, recorded
+from sim.engines import SLOW
+from sim.engines import check as check_engines
+from sim.engines import run as run_engine
 from sim.equivalence import Comparison
 from sim.inputs import Inputs
+from sim.recorded import INPUT, Recorded
 from sim.recording import Recording
 from train import data, runs
 from train.config import from_json
@@ -24,9 +28,6 @@ from train.console import console, progress
 from train.errors import CheckFailedError, UserError
 from train.quantise.layers import is_prepared
 from train.restore import coded, dataset_of, restore
-
-ENGINES = ("integer", "torch", "lava", "onnx", "reference")
-SLOW_ENGINES = ("lava", "reference")  # a sample takes them milliseconds to seconds, so they get the first few
 
 
 def simulate(
@@ -36,19 +37,20 @@ def simulate(
     slow_samples: int,
     input_file: Path | None,
     lava_timeout: float,
+    record: Path | None = None,
+    compare: Path | None = None,
 ) -> None:
-    """Run the engines on the run's test set (or a file) and compare them.
+    """Run the engines on the run's test set (or a file), compare them with each other and with a recording.
 
     Raises:
         UserError: bad input, or nothing to compare.
-        CheckFailedError: two engines differ, or Lava failed.
+        CheckFailedError: two engines differ, one of them from the recording, or Lava failed.
     """
     folder = runs.find(run, needs={runs.NETWORK: "python -m export --target loihi2"})
     network = read_network(folder / runs.NETWORK)
-    unknown = [engine for engine in engines if engine not in ENGINES]
-    if unknown:
-        raise UserError(f"--engines {unknown[0]}", hint=f"known engines: {', '.join(ENGINES)}")
+    check_engines(engines, "--engines")
     given = _inputs(folder, network, input_file, samples)
+    found = None if compare is None else recorded.read(compare, network, given.x)
     has_model = (folder / runs.CHECKPOINT).is_file()
     model = restore(folder).model if has_model else None
     order = ["integer", *(engine for engine in engines if engine != "integer")]
@@ -59,6 +61,11 @@ def simulate(
         for engine, recording in recordings.items()
         if engine != "integer"
     ]
+    against = (
+        None if found is None else equivalence.compare(network, integer, found.recording, given.x, found.populations)
+    )
+    if record is not None:
+        recorded.write(record, network, integer, given.x)
     floats = None
     if model is not None and not is_prepared(model):  # trained in integers, it has no float model beside it
         with progress() as bar:
@@ -68,15 +75,16 @@ def simulate(
             )
     accuracy = _accuracy(network, recordings, floats, given.labels)
     write_activity(folder / runs.ACTIVITY, activity.measure(network, integer, given.x, accuracy))
-    runs.write_json(folder / runs.EQUIVALENCE, to_json(network, comparisons, floats, accuracy))
-    _print(folder, network, comparisons, floats, accuracy)
-    different = next((c for c in comparisons if not c.equal), None)
-    if different is not None and different.divergence is not None:
-        where = different.divergence
-        raise CheckFailedError(
-            f"{different.engines[0]} and {different.engines[1]} differ, first in sample {where.sample}, step "
-            f"{where.step}, population {where.population}, neuron {list(where.neuron)}: {where.text}"
-        )
+    runs.write_json(folder / runs.EQUIVALENCE, to_json(network, comparisons, floats, accuracy, against))
+    every = [*comparisons, *([] if against is None else [against])]
+    _print(folder, network, every, floats, accuracy)
+    if found is not None:
+        _print_recorded(found, len(given.x))
+    if record is not None:
+        console.print(f"wrote {record}, the integer engine's {integer.samples} samples")
+    different = next((c.difference for c in every if c.difference), None)
+    if different is not None:
+        raise CheckFailedError(different)
 
 
 def _inputs(folder: Path, network: Network, file: Path | None, samples: int | None) -> Inputs:
@@ -98,7 +106,7 @@ def _inputs(folder: Path, network: Network, file: Path | None, samples: int | No
 
 
 def _share(engine: str, x: Ints, slow_samples: int) -> Ints:
-    return x[:slow_samples] if engine in SLOW_ENGINES else x
+    return x[:slow_samples] if engine in SLOW else x
 
 
 def _run(engine: str, network: Network, model: nn.Module | None, x: Ints, lava_timeout: float) -> Recording:
@@ -109,33 +117,9 @@ def _run(engine: str, network: Network, model: nn.Module | None, x: Ints, lava_t
             bar.update(task, completed=done, total=total)
 
         advance(0, len(x))
-        result = _engine(engine, network, model, x, lava_timeout, advance)
+        result = run_engine(engine, network, model, x, lava_timeout=lava_timeout, progress=advance)
         bar.update(task, completed=len(x), total=len(x), note=f"{len(x)} samples")
     return result
-
-
-def _engine(
-    engine: str,
-    network: Network,
-    model: nn.Module | None,
-    x: Ints,
-    lava_timeout: float,
-    advance: Callable[[int, int], None],
-) -> Recording:
-    if engine == "torch":
-        if model is None:
-            raise UserError("the torch engine needs the run's checkpoint", hint="choose --engines integer lava")
-        return torch_engine.run(network, model, x, progress=advance)
-    if engine == "lava":
-        try:
-            return lava.run(network, x, timeout=lava_timeout, progress=advance)
-        except lava.LavaError as error:
-            raise CheckFailedError(str(error)) from error
-    if engine == "onnx":
-        return onnx_engine.run(network, x, progress=advance)
-    if engine == "reference":
-        return reference.run(network, x)
-    return fast.run(network, x, progress=advance)
 
 
 def _accuracy(
@@ -154,13 +138,15 @@ def to_json(
     comparisons: Sequence[Comparison],
     floats: float_model.FloatRun | None,
     accuracy: dict[str, tuple[int, int]],
+    recording: Comparison | None = None,
 ) -> dict[str, object]:
-    """equivalence.json (schema version 1)."""
+    """equivalence.json (schema version 1). `recording`: that with a file, which may leave out populations."""
     correct, total = accuracy.get("float", (0, 0))
     return {
         "schema_version": 1,
         "network": network.digest,
         "comparisons": [{**dataclasses.asdict(c), "equal": c.equal} for c in comparisons],
+        "recording": None if recording is None else {**dataclasses.asdict(recording), "equal": recording.equal},
         "float": None
         if floats is None
         else {
@@ -171,6 +157,20 @@ def to_json(
     }
 
 
+def _print_recorded(found: Recorded, samples: int) -> None:
+    """What of a recording was not compared."""
+    name = found.recording.engine
+    if not found.same_inputs:
+        console.print(f"{name} does not hold its inputs ({INPUT}), so that they were these is not checked")
+    if found.absent:
+        console.print(f"not in {name}: {', '.join(found.absent)}")
+    if found.strange:
+        console.print(f"in {name} and not compared: {', '.join(found.strange)}", markup=False)
+    if found.total != samples:
+        compared = f"{min(found.total, samples)} compared"
+        console.print(f"{name} has {found.total} samples, the engines ran {samples}: {compared}")
+
+
 def _print(
     folder: Path,
     network: Network,
@@ -179,15 +179,17 @@ def _print(
     accuracy: dict[str, tuple[int, int]],
 ) -> None:
     if comparisons:
+        spiking = sum(isinstance(p.program, LIF) for p in network.populations)
         table = Table(title=f"{network.name}: every population, step and sample", title_justify="left", box=SIMPLE)
         table.add_column("engines", no_wrap=True)
         for column in ("samples", "steps", "layers", "spikes", "compared", "differ"):
             table.add_column(column, justify="right", no_wrap=True)
         for c in comparisons:
             mismatches = sum(p.mismatches for p in c.populations)
+            layers = str(len(c.populations)) if len(c.populations) == spiking else f"{len(c.populations)} of {spiking}"
             table.add_row(
                 " = ".join(c.engines) if c.equal else " != ".join(c.engines),
-                *(f"{n:,}" for n in (c.samples, c.steps, len(c.populations), c.spikes)),
+                *(f"{c.samples:,}", f"{c.steps:,}", layers, f"{c.spikes:,}"),
                 f"{sum(p.compared for p in c.populations):,}",
                 f"[green]{mismatches}[/]" if c.equal else f"[red]{mismatches:,}[/]",
             )

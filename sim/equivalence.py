@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,11 @@ class Divergence:
     neuron: tuple[int, ...]
     text: str
 
+    @property
+    def where(self) -> str:
+        """How messages name the place; the step counts from the start of the population's window."""
+        return f"sample {self.sample}, step {self.step}, population {self.population}, neuron {list(self.neuron)}"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -54,12 +60,25 @@ class Comparison:
         """Spikes compared."""
         return sum(p.spikes or 0 for p in self.populations)
 
+    @property
+    def difference(self) -> str:
+        """One line on where they part first, and why; "" where they are equal."""
+        first = self.divergence
+        return "" if first is None else f"{' and '.join(self.engines)} differ, first in {first.where}: {first.text}"
 
-def compare(network: Network, first: Recording, second: Recording, inputs: Ints) -> Comparison:
+
+def compare(
+    network: Network,
+    first: Recording,
+    second: Recording,
+    inputs: Ints | None,
+    only: Collection[str] | None = None,
+) -> Comparison:
     """Compare two recordings of the same samples; where one has fewer, those at the front.
 
     Args:
-        inputs: int64 [samples, T, *shape], what both engines were given; used to explain a divergence.
+        inputs: int64 [samples, T, *shape], what both engines were given, to explain a divergence; None: unexplained.
+        only: ids of the populations to compare, by default all.
 
     Raises:
         UserError: an engine left out a population, or there is not one spike to compare.
@@ -68,7 +87,7 @@ def compare(network: Network, first: Recording, second: Recording, inputs: Ints)
     results = []
     differing: dict[str, npt.NDArray[np.bool_]] = {}
     for population in network.populations:
-        if not isinstance(population.program, LIF):
+        if not isinstance(population.program, LIF) or not (only is None or population.id in only):
             continue
         ours, theirs = (_values(r, population.id, samples) for r in (first, second))
         expected = (samples, network.steps, *population.shape)
@@ -80,7 +99,7 @@ def compare(network: Network, first: Recording, second: Recording, inputs: Ints)
         mismatches = int(np.count_nonzero(differing[population.id]))
         results.append(PopulationResult(population.id, ours.size, spikes, mismatches))
     engines = (first.engine, second.engine)
-    if not sum(result.spikes or 0 for result in results):
+    if not sum(result.spikes or 0 for result in results) and not any(result.mismatches for result in results):
         raise UserError(
             f"{engines[0]} sent no spike at all, so there is nothing to compare",
             where=f"network {network.name}",
@@ -103,7 +122,7 @@ def _first(
     differing: dict[str, npt.NDArray[np.bool_]],
     first: Recording,
     second: Recording,
-    inputs: Ints,
+    inputs: Ints | None,
 ) -> Divergence | None:
     """The first mismatch by sample, then by machine step, then by distance from the input."""
     candidates = []
@@ -117,9 +136,10 @@ def _first(
     neuron = tuple(rest)
     population = network.populations[order]
     values = [_values(r, population.id, sample + 1)[(sample, step, *neuron)] for r in (first, second)]
-    text = _explain(network, population.id, inputs[sample : sample + 1], step, neuron)
-    said = f"{first.engine} says {_word(values[0])}, {second.engine} says {_word(values[1])}"
-    return Divergence(sample, step, population.id, neuron, f"{said}; {text}")
+    text = f"{first.engine} says {_word(values[0])}, {second.engine} says {_word(values[1])}"
+    if inputs is not None:
+        text += f"; {_explain(network, population.id, inputs[sample : sample + 1], step, neuron)}"
+    return Divergence(sample, step, population.id, neuron, text)
 
 
 def _word(value: np.bool_ | np.int64) -> str:

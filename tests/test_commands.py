@@ -102,6 +102,36 @@ def test_one_flipped_weight_fails_the_check(
     assert not data["comparisons"][0]["equal"]
 
 
+def test_record_and_compare(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the integer engine saw, there and back; one spike taken out, a node left out and one that nobody knows."""
+    file = run / "ours.h5"
+    assert call("sim", run, "--engines", "integer", "--samples", "20", "--record", file) == 0
+    assert call("sim", run, "--engines", "integer", "--samples", "30", "--compare", file) == 2
+    assert "ours.h5: was recorded on other inputs: 19 of 20 samples differ, first sample 1" in error_line(capsys)
+    assert call("sim", run, "--engines", "integer", "--samples", "20", "--compare", file) == 0
+    out = capsys.readouterr().out
+    assert "integer = ours.h5" in out
+    recording = json.loads((run / runs.EQUIVALENCE).read_text())["recording"]
+    assert (recording["equal"], recording["samples"], len(recording["populations"])) == (True, 20, 4)
+    with h5py.File(file, "r+") as recorded:
+        recorded.move("nodes/block2.lif", "nodes/elsewhere")
+        data = recorded["nodes/block3.lif/observables/spikes/data"]
+        sample, step, neuron = (int(i) for i in np.argwhere(data[()])[0])
+        data[sample, step, neuron] = False
+    assert call("sim", run, "--engines", "integer", "--samples", "20", "--compare", file) == 1
+    captured = capsys.readouterr()
+    assert "not in ours.h5: block2.lif" in captured.out
+    assert "in ours.h5 and not compared: elsewhere: spikes" in captured.out
+    assert "3 of 4" in captured.out
+    assert f"integer and ours.h5 differ, first in sample {sample}, step {step}, population block3.lif" in captured.err
+    assert call("deploy", run) == 0
+    assert "ours.h5" not in (run / runs.REPORT_HTML).read_text()  # which speaks of engines and of every population
+    file.write_bytes(file.read_bytes()[:2000])
+    capsys.readouterr()
+    assert call("sim", run, "--compare", file) == 2
+    assert "ours.h5: damaged, or not a recording" in error_line(capsys)
+
+
 def test_run_without_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / runs.CHECKPOINT).unlink()
     assert call("export", run) == 2

@@ -28,6 +28,22 @@ def test_arrays_and_texts_come_back(tmp_path: Path) -> None:
     assert tree["pairs"].tolist() == [["a", "b"], ["c", "longer"]]
 
 
+def test_attributes_come_back_where_they_are_asked_for(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["group/x"] = 1
+        file.attrs["kind"] = "größe"
+        file["group"].attrs["dt"] = 0.5
+        file["group"].attrs["fixed"] = fixed_text("text")
+    assert list(read_tree(tmp_path / "a.h5", "a test file")) == ["group/x"]
+    tree = read_tree(tmp_path / "a.h5", "a test file", attributes=True)
+    assert {key: value.tolist() for key, value in tree.items()} == {
+        "/kind": "größe",
+        "group//dt": 0.5,
+        "group//fixed": "text",
+        "group/x": 1,
+    }
+
+
 def endless(path: Path) -> None:
     """A file whose damaged heap of texts keeps the HDF5 library busy for ever."""
     with h5py.File(path, "w") as file:

@@ -1,0 +1,57 @@
+"""The engines by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from export.network import Ints, Network
+from sim import fast, lava, onnx_engine, reference, torch_engine
+from sim.recording import Recording
+from train.errors import CheckFailedError, UserError
+
+ENGINES = ("integer", "torch", "lava", "onnx", "reference")
+SLOW = ("lava", "reference")  # a sample takes them milliseconds to seconds, so they get the first few
+
+
+def check(names: Sequence[str], argument: str) -> None:
+    """Refuse names that no engine has.
+
+    Raises:
+        UserError: there is one; `argument` is where it was given.
+    """
+    unknown = next((name for name in names if name not in ENGINES), None)
+    if unknown is not None:
+        raise UserError(f"{argument} {unknown}", hint=f"known engines: {', '.join(ENGINES)}")
+
+
+def run(
+    engine: str,
+    network: Network,
+    model: nn.Module | None,
+    x: Ints,
+    *,
+    lava_timeout: float = 600.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Recording:
+    """Run one engine on x int64 [samples, T, *shape] of raw values; `model` is what the torch engine needs.
+
+    Raises:
+        UserError: the engine cannot run this.
+        CheckFailedError: Lava failed.
+    """
+    if engine == "torch":
+        if model is None:
+            raise UserError("the torch engine needs the run's checkpoint", hint="choose --engines integer lava")
+        return torch_engine.run(network, model, x, progress=progress)
+    if engine == "lava":
+        try:
+            return lava.run(network, x, timeout=lava_timeout, progress=progress)
+        except lava.LavaError as error:
+            raise CheckFailedError(str(error)) from error
+    if engine == "onnx":
+        return onnx_engine.run(network, x, progress=progress)
+    if engine == "reference":
+        return reference.run(network, x)
+    return fast.run(network, x, progress=progress)
