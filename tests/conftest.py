@@ -10,6 +10,8 @@ from hypothesis import settings
 
 from export.network import LIF, Connection, Convolution, Dense, Gate, Network, Population, Source
 
+pytest_plugins = ["sim.pytest_plugin"]
+
 settings.register_profile("ci", derandomize=True, deadline=None)  # the same examples every time; elsewhere new ones
 if os.environ.get("CI"):
     settings.load_profile("ci")
