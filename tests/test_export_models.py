@@ -13,7 +13,8 @@ from export.interpret import interpret
 from export.network import LIF, Clock, Network
 from export.pipeline import compile_graph, lower_graph
 from export.trace import trace
-from sim import equivalence, fast, lava, reference, torch_engine
+from sim import fast, lava, reference, torch_engine
+from sim.pytest_plugin import assert_spikes_equal
 from train import layers, models
 from train.choices import ModelName, NeuronName
 from train.config import ModelConfig
@@ -74,8 +75,7 @@ def check_exact(trained: nn.Module) -> Network:
     integer = fast.run(network, x)
     assert all(spikes.any() for spikes in integer.spikes.values())
     for other in (torch_engine.run(network, trained, x), reference.run(network, x)):
-        result = equivalence.compare(network, integer, other, x)
-        assert result.equal, result.divergence
+        assert_spikes_equal(network, integer, other, x)
     return network
 
 
@@ -110,8 +110,7 @@ def test_adaptive_lif_is_equal_in_lava() -> None:
     model = lively(ModelConfig(neuron="adaptive-lif", width=0.25))
     network = check_exact(model)
     x = np.random.default_rng(1).integers(0, 16, (3, 4, 2, 16, 16))
-    result = equivalence.compare(network, fast.run(network, x), lava.run(network, x, timeout=120), x)
-    assert result.equal, result.divergence
+    result = assert_spikes_equal(network, fast.run(network, x), lava.run(network, x, timeout=120), x)
     assert all(p.spikes for p in result.populations if p.spikes is not None)
 
 
@@ -129,7 +128,7 @@ def test_residual_networks_are_exact_in_the_machine(neuron: NeuronName) -> None:
         )
     network = compile_graph(stages, inputs).network
     integer, machine = fast.run(network, x), reference.run(network, x)
-    assert equivalence.compare(network, integer, machine, x).equal
+    assert_spikes_equal(network, integer, machine, x)
     assert sum(int(spikes.sum()) for spikes in integer.spikes.values()) > 1000
 
 

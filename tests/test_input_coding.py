@@ -24,6 +24,7 @@ from export.quantise import Signed
 from export.store import read_network, write_network
 from export.trace import trace
 from sim import equivalence, fast, lava, reference, torch_engine
+from sim.pytest_plugin import assert_spikes_equal
 from train import checkpoint, loop, models, runs
 from train.config import ModelConfig, TrainConfig
 from train.data import DataSpec
@@ -216,8 +217,7 @@ def test_normalised_8_bit_images_are_exact_in_every_engine(shift: bool) -> None:
 def assert_equal(network: Network, model: nn.Module, x: np.ndarray) -> None:
     integer = fast.run(network, x)
     for other in (torch_engine.run(network, model, x), reference.run(network, x)):
-        found = equivalence.compare(network, integer, other, x)
-        assert found.equal, found.divergence
+        found = assert_spikes_equal(network, integer, other, x)
         assert all(p.spikes is None or p.spikes > 0 for p in found.populations)
 
 
@@ -240,7 +240,7 @@ def test_swapped_slices_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     model = lively(ModelConfig())
     network, x = compiled(model).network, images(2)
     own = torch_engine.run(network, model, x)
-    assert equivalence.compare(network, fast.run(network, x), own, x).equal
+    assert_spikes_equal(network, fast.run(network, x), own, x)
     right = InputCoding.encode
 
     def swapped(coding: InputCoding, values: np.ndarray) -> np.ndarray:
@@ -339,5 +339,4 @@ def test_lava_gives_the_same_spikes() -> None:
     assert isinstance(network.source.program, Source)
     assert network.source.program.low_bits
     assert network.source.program.offset
-    found = equivalence.compare(network, fast.run(network, x), lava.run(network, x, timeout=120), x)
-    assert found.equal, found.divergence
+    assert_spikes_equal(network, fast.run(network, x), lava.run(network, x, timeout=120), x)

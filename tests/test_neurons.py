@@ -22,6 +22,7 @@ from export.passes.bias_to_clock import bias_to_clock
 from export.passes.retime import retime
 from export.pipeline import compile_graph, lower_graph
 from sim import equivalence, fast, reference
+from sim.pytest_plugin import assert_spikes_equal
 from train.errors import UserError
 from train.kernels import fixed_point
 
@@ -142,8 +143,7 @@ def with_program(network: Network, name: str, **change: object) -> Network:
 def test_lively_network_is_equal_and_lively() -> None:
     network, inputs = lively(), lively_inputs()
     slow, quick = reference.run(network, inputs), fast.run(network, inputs)
-    result = equivalence.compare(network, quick, slow, inputs)
-    assert result.equal, result.divergence
+    result = assert_spikes_equal(network, quick, slow, inputs)
     assert [p.id for p in result.populations] == ["maps", "dense", "readout"]
     for name, spikes in slow.spikes.items():
         rates = spikes.mean((0, 1)).reshape(len(spikes[0, 0]), -1).mean(1)
@@ -378,8 +378,7 @@ def check_compiled(graph: g.Graph) -> Network:
     network = compile_graph(lower_graph(graph), x).network
     inputs = x.swapaxes(0, 1).astype(np.int64)
     slow, quick = reference.run(network, inputs), fast.run(network, inputs)
-    result = equivalence.compare(network, quick, slow, inputs)
-    assert result.equal, result.divergence
+    result = assert_spikes_equal(network, quick, slow, inputs)
     assert all(p.spikes for p in result.populations if p.id != "readout")
     for record in network.records:
         assert record.spike_agreement > 0.93, record

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from export.hdf5_tree import read_here
 from export.network import Network
-from sim import equivalence, fast, recorded
+from sim import equivalence, fast, nir_data, recorded
 from sim.recording import Recording
 from train.errors import UserError
 
@@ -131,7 +131,7 @@ def test_events_meet_their_steps(steps: int, dt: float, single: bool, seed: int)
         "/n_neurons": np.array(3),
         "/t_max": np.array(steps * dt),
     }
-    total, found = recorded._from_events(tree, "", "EventData", 3, steps, 2)
+    total, found = nir_data.from_events(tree, "", "EventData", 3, steps, 2)
     assert total == 2
     np.testing.assert_array_equal(found, spikes)
 
