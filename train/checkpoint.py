@@ -15,6 +15,7 @@ from train.errors import UserError
 from train.quantise.layers import is_prepared
 
 SCHEMA_VERSION = "1"
+MAX_TEXT = 200  # characters of a file's text that a message repeats
 _MODEL, _OPTIMISER = "model.", "optimiser."
 
 
@@ -59,17 +60,24 @@ def load(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             version = metadata.get("schema_version")
             if version != SCHEMA_VERSION:
-                raise UserError(f"schema version {version}, this program reads {SCHEMA_VERSION}", where=str(path))
+                said = "none" if version is None else said_by(version)
+                raise UserError(f"schema version {said}, this program reads {SCHEMA_VERSION}", where=str(path))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             epoch = int(metadata["epoch"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UserError(f"damaged, or not a checkpoint: {error}", where=str(path)) from error
+        raise UserError(f"damaged, or not a checkpoint: {said_by(str(error))}", where=str(path)) from error
     return Checkpoint(
         epoch=epoch,
         integer=metadata.get("phase") == "integer",
         model={name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)},
         optimiser={n.removeprefix(_OPTIMISER): value for n, value in tensors.items() if n.startswith(_OPTIMISER)},
     )
+
+
+def said_by(text: str) -> str:
+    """A text from a file, short and printable, for a message of one line."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return line if len(line) <= MAX_TEXT else f"{line[:MAX_TEXT]}..."
 
 
 def restore_model(checkpoint: Checkpoint, model: nn.Module, where: Path) -> None:
@@ -82,9 +90,12 @@ def restore_model(checkpoint: Checkpoint, model: nn.Module, where: Path) -> None
     for name in [*expected, *checkpoint.model]:
         ours, theirs = expected.get(name), checkpoint.model.get(name)
         if ours is None or theirs is None or ours.shape != theirs.shape:
-            found = "missing" if theirs is None else f"of shape {tuple(theirs.shape)}"
+            found = "missing" if theirs is None else f"of shape {said_by(str(tuple(theirs.shape)))}"
             wanted = "no such tensor" if ours is None else f"shape {tuple(ours.shape)}"
-            raise UserError(f"tensor {name} is {found}, the model has {wanted}", where=str(where))
+            raise UserError(f"tensor {said_by(name)} is {found}, the model has {wanted}", where=str(where))
+        if ours.dtype != theirs.dtype:
+            found, wanted = (str(tensor.dtype).removeprefix("torch.") for tensor in (theirs, ours))
+            raise UserError(f"tensor {name} is of dtype {found}, the model has {wanted}", where=str(where))
         if theirs.is_floating_point() and not torch.isfinite(theirs).all():
             raise UserError(f"tensor {name} holds NaN or infinity", where=str(where), hint="the training diverged")
     model.load_state_dict(checkpoint.model)
@@ -94,6 +105,6 @@ def restore_optimiser(checkpoint: Checkpoint, model: nn.Module, optimiser: torch
     """Load the optimiser's state, parameter by parameter."""
     for name, parameter in model.named_parameters():
         for key, value in checkpoint.optimiser.items():
-            owner, slot = key.rsplit(".", 1)
+            owner, _, slot = key.rpartition(".")
             if owner == name:
                 optimiser.state[parameter][slot] = value.to(parameter.device)

@@ -176,10 +176,11 @@ class _Logits(nn.Module):
 
 
 def _resume(run: Path, session: Session) -> tuple[Session, int]:
-    state = checkpoint.load(run / runs.CHECKPOINT)
+    path = run / runs.CHECKPOINT
+    state = checkpoint.load(path)
     if state.integer:
-        session = _in_integers(session, trained_coding(state, as_sent(session.config, session.dataset.spec)))
-    checkpoint.restore_model(state, session.model, run / runs.CHECKPOINT)
+        session = _in_integers(session, trained_coding(state, as_sent(session.config, session.dataset.spec), path))
+    checkpoint.restore_model(state, session.model, path)
     checkpoint.restore_optimiser(state, session.model, session.optimiser)
     return session, state.epoch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,18 +38,35 @@ def restore(run: Path) -> Trained:
     path = run / runs.CHECKPOINT
     state = checkpoint.load(path)
     if state.integer:
-        coding = trained_coding(state, as_sent(settings, spec))
+        coding = trained_coding(state, as_sent(settings, spec), path)
         model = prepare(model, as_sent(settings, spec), settings.model.time_steps, settings.quantize_bits, coding)
     checkpoint.restore_model(state, model, path)
     return Trained(model.eval(), settings, spec)
 
 
-def trained_coding(state: checkpoint.Checkpoint, sent: data.DataSpec) -> InputCoding:
-    """The input coding of a model that was trained in integers; which one it is decides the shape of its weights."""
+def trained_coding(state: checkpoint.Checkpoint, sent: data.DataSpec, where: Path) -> InputCoding:
+    """The input coding of a model that was trained in integers; which one it is decides the shape of its weights.
+
+    Raises:
+        UserError: it is none that this data can have.
+    """
     found = {name.rpartition(".")[2]: value for name, value in state.model.items()}
     if "low_bits" not in found:
         return InputCoding(sent.bits)
-    return InputCoding(sent.bits, tuple(found["offset"].tolist()), int(found["low_bits"]))
+    low_bits = _whole(found, "low_bits", sent.bits - 1, 1, where)
+    offset = _whole(found, "offset", sent.levels, sent.shape[0], where)
+    return InputCoding(sent.bits, offset, low_bits[0])
+
+
+def _whole(found: Mapping[str, Tensor], name: str, most: int, count: int, where: Path) -> tuple[int, ...]:
+    """A tensor of 1 or `count` whole numbers in 0..most."""
+    value = found.get(name)
+    if value is None or value.dtype != torch.int64 or value.numel() not in (1, count):
+        raise UserError(f"tensor {name} of the input's coding is not 1 or {count} whole numbers", where=str(where))
+    low, high = int(value.min()), int(value.max())
+    if low < 0 or high > most:
+        raise UserError(f"tensor {name} of the input's coding holds {low}..{high}, allowed 0..{most}", where=str(where))
+    return tuple(int(number) for number in value.reshape(-1))
 
 
 def start_from(run: Path, model: nn.Module) -> None:
