@@ -322,7 +322,7 @@ def test_a_checkpoint_brings_its_coding_back(tmp_path: Path, monkeypatch: pytest
     model = prepare(lively(ModelConfig()), CIFAR_LIKE, settings.model.time_steps, coding=InputCoding(8, (1, 2, 3), 4))
     checkpoint.save(tmp_path / runs.CHECKPOINT, 2, model, torch.optim.SGD(model.parameters(), 0.1))
     state = checkpoint.load(tmp_path / runs.CHECKPOINT)
-    assert trained_coding(state, CIFAR_LIKE) == InputCoding(8, (1, 2, 3), 4)
+    assert trained_coding(state, CIFAR_LIKE, tmp_path) == InputCoding(8, (1, 2, 3), 4)
     runs.write_json(tmp_path / runs.CONFIG, loop.to_json(settings, {"versions": {}}))
     again = restore(tmp_path).model
     x = torch.from_numpy(images(4).swapaxes(0, 1)).float()
