@@ -189,7 +189,7 @@ def _float(synapses: Synapses) -> nn.Module:
 
 
 def torch_model(network: Network) -> nn.Module:
-    """A chain's layers as a PyTorch model, by the names that the network has them under; what is in them is replaced."""
+    """A chain's layers as a PyTorch model, named as the network has them; the engine replaces them."""
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     for population, c in zip(network.populations[1:], network.connections, strict=True):
         stage: OrderedDict[str, nn.Module] = OrderedDict()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from benchmarks.worker import MAX_WAIT, PATIENCE_S, memory_kb, waited_s
+from benchmarks.worker import MAX_WAIT, PATIENCE_S, memory_kb, waited_s  # noqa: E402
 
 if TYPE_CHECKING:
     from export.network import Ints, Network
