@@ -49,15 +49,18 @@ def run(
     prepared = _prepare(network, torch.device(device))
     simulated = [p.id for p in network.populations if isinstance(p.program, LIF)]
     wanted = [name for name in simulated if keep is None or name in keep]
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+    found: dict[str, np.ndarray] = {}
     for first in range(0, len(inputs), BATCH):
         batch = inputs[first : first + BATCH]
         for name, values in _forward(network, prepared, batch).items():
-            if name in wanted:
-                parts[name].append(values)
+            if name not in wanted:
+                continue
+            if name not in found:  # at once: parts that are joined at the end would be in memory twice
+                found[name] = np.empty_like(values, shape=(len(inputs), *values.shape[1:]))
+            found[name][first : first + len(batch)] = values
         if progress:
             progress(min(first + BATCH, len(inputs)), len(inputs))
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    return {name: found[name] for name in wanted}
 
 
 def answers(network: Network, inputs: Ints) -> Ints:
