@@ -5,16 +5,18 @@ i + start_target - start_source - 1 - delay, and everything outside a window is 
 that), so each connection is one convolution or matrix product over T * B images, and each population one scan over T.
 Populations in a loop run together, one machine step after the other; what drives them from outside comes as before.
 
-Sums run in float32 where a bound from the weights proves them exact (below 2^24), in float64 otherwise; the neuron's
-24-bit state and its 36-bit products are exact in float64.
+Sums run in float32 where a bound from the weights proves them exact (below 2^24), in float64 otherwise; dense layers
+with few spikes add up the weights of those instead. The neuron's 24-bit state and its 36-bit products are exact in
+float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -25,6 +27,8 @@ from export.network import LIF, NO_CROP, Clock, Connection, Convolution, Ints, N
 from export.proof import payload
 
 FLOAT32_EXACT = 1 << 24
+EVENTS_FROM = 1 << 24  # synapses times images in a dense layer: below, compiling for events takes longer than the layer
+EVENTS_BELOW = 0.4  # firing rate: above, a matrix product is faster
 BATCH = 256
 
 
@@ -45,15 +49,18 @@ def run(
     prepared = _prepare(network, torch.device(device))
     simulated = [p.id for p in network.populations if isinstance(p.program, LIF)]
     wanted = [name for name in simulated if keep is None or name in keep]
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+    found: dict[str, np.ndarray] = {}
     for first in range(0, len(inputs), BATCH):
         batch = inputs[first : first + BATCH]
         for name, values in _forward(network, prepared, batch).items():
-            if name in wanted:
-                parts[name].append(values)
+            if name not in wanted:
+                continue
+            if name not in found:  # at once: parts that are joined at the end would be in memory twice
+                found[name] = np.empty_like(values, shape=(len(inputs), *values.shape[1:]))
+            found[name][first : first + len(batch)] = values
         if progress:
             progress(min(first + BATCH, len(inputs)), len(inputs))
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    return {name: found[name] for name in wanted}
 
 
 def answers(network: Network, inputs: Ints) -> Ints:
@@ -65,23 +72,45 @@ def answers(network: Network, inputs: Ints) -> Ints:
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """Weights on the device, in the narrowest float that is exact."""
+    """What a network needs on a device.
+
+    Attributes:
+        weights: connection id -> weights in the narrowest float that is exact.
+        peaks: population id -> |a_in| cannot be larger.
+        rows: connection id -> weights as the event kernel takes them, made when a layer has use for them.
+    """
 
     device: torch.device
     weights: dict[str, Tensor]
+    peaks: dict[str, int]
+    rows: dict[str, npt.NDArray[np.int16]] = field(default_factory=dict)
 
 
 def _prepare(network: Network, device: torch.device) -> _Prepared:
-    weights = {c.id: torch.from_numpy(c.synapses.weight).to(device, _exact(c, network)) for c in network.connections}
-    return _Prepared(device, weights)
+    weights: dict[str, Tensor] = {}
+    peaks = dict.fromkeys((p.id for p in network.populations), 0)
+    for c in network.connections:
+        weight = torch.from_numpy(c.synapses.weight).to(device, _exact(c, network))
+        weights[c.id] = weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
+        peaks[c.target] += _peak(c, network) << c.weight_exp
+    return _Prepared(device, weights, peaks)
 
 
 def _exact(connection: Connection, network: Network) -> torch.dtype:
     """float32 while no partial sum can reach 2^24, else float64 (always exact: the proof keeps sums below 2^32)."""
+    return _narrowest(_peak(connection, network))
+
+
+def _narrowest(peak: int) -> torch.dtype:
+    """The float that holds all whole numbers up to `peak`."""
+    return torch.float32 if peak < FLOAT32_EXACT else torch.float64
+
+
+def _peak(connection: Connection, network: Network) -> int:
+    """No sum of weighted spikes, nor any part of one, is larger; before the weight exponent."""
     rows = np.abs(connection.synapses.weight).reshape(len(connection.synapses.weight), -1).sum(1)
     source = network.population(connection.source)
-    peak = int(rows.max()) * payload(source.program, source.shape[0]).peak
-    return torch.float32 if peak < FLOAT32_EXACT else torch.float64
+    return int(rows.max()) * payload(source.program, source.shape[0]).peak
 
 
 def _forward(network: Network, prepared: _Prepared, batch: Ints) -> dict[str, np.ndarray]:
@@ -92,33 +121,36 @@ def _forward(network: Network, prepared: _Prepared, batch: Ints) -> dict[str, np
         currents: dict[str, Tensor] = {}
         for population in run:
             if isinstance(population.program, Source):
-                coded = torch.from_numpy(population.program.encode(batch))
-                sent[population.id] = coded.to(prepared.device).transpose(0, 1)
+                sent[population.id] = _coded(population.program, batch, population.shape[0]).to(prepared.device)
                 continue
             if isinstance(population.program, Clock):  # the same for every sample, so one is enough
                 sent[population.id] = torch.from_numpy(ticks(population.shape, 1)).to(prepared.device)
                 continue
             shape = (network.steps, len(batch), *population.shape)
-            current = currents[population.id] = torch.zeros(shape, device=prepared.device, dtype=torch.float64)
+            dtype, total = _narrowest(prepared.peaks[population.id]), None
             for connection in network.inputs_of(population.id):
                 source = network.population(connection.source)
                 if source not in run:
                     x = _aligned(sent[source.id], population.start - source.start - 1 - connection.delay)
-                    current += _weighted(connection, population, x, prepared.weights[connection.id])
+                    arriving = _arriving(prepared, connection, population, x).to(dtype)
+                    total = arriving if total is None else total + arriving
+            if total is None or total.shape != shape:  # no input from outside, or a clock's, which all samples share
+                total = torch.zeros(shape, device=prepared.device, dtype=dtype) + (0 if total is None else total)
+            currents[population.id] = total
         members = [p for p in run if p.id in currents]
         integrated = _integrate_together(network, prepared, members, currents)
         for population, (spikes, membrane) in zip(members, integrated, strict=True):
             sent[population.id] = spikes
-            kept = membrane.long() if population.readout else spikes
+            kept = spikes if membrane is None else membrane.long()
             results[population.id] = kept.transpose(0, 1).cpu().numpy()
     return results
 
 
 def _integrate_together(
     network: Network, prepared: _Prepared, members: list[Population], currents: dict[str, Tensor]
-) -> list[tuple[Tensor, Tensor]]:
-    """Spikes and membrane potential of the populations of one run; `currents` are those from outside of it."""
-    states = {p.id: _State(p.program, currents[p.id]) for p in members if isinstance(p.program, LIF)}
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Spikes and a read-out's membrane potential, of one run's populations; `currents` are those from outside of it."""
+    states = {p.id: _State(p, currents[p.id], prepared.peaks[p.id]) for p in members}
     inner = {p.id: [c for c in network.inputs_of(p.id) if c.source in states] for p in members}
     first = min((p.start for p in members), default=0)
     last = max((p.start for p in members), default=0) + network.steps
@@ -136,11 +168,40 @@ def _integrate_together(
     return [(states[p.id].spikes, states[p.id].membrane) for p in members]
 
 
+def _coded(program: Source, batch: Ints, channels: int) -> Tensor:
+    """What the source sends, [T, B, *shape]: bool if that is spikes, else whole numbers in the narrowest float."""
+    reach = payload(program, channels)
+    coded = torch.from_numpy(program.encode(batch).swapaxes(0, 1).copy())
+    spikes = reach.peak == 1 and int(reach.low.min()) == 0
+    return coded.to(torch.bool if spikes else _narrowest(reach.peak))
+
+
+def _arriving(prepared: _Prepared, connection: Connection, target: Population, x: Tensor) -> Tensor:
+    """`_weighted`; by events where x is spikes of a dense layer, on the CPU, and few."""
+    weight = connection.synapses.weight
+    if (
+        isinstance(connection.synapses, Convolution)
+        or x.dtype is not torch.bool
+        or x.device.type != "cpu"
+        or x.numel() * len(weight) < EVENTS_FROM
+        or int(x.count_nonzero()) > EVENTS_BELOW * x.numel()
+    ):
+        return _weighted(connection, target, x, prepared.weights[connection.id])
+    from train.kernels import events  # loads Numba
+
+    if connection.id not in prepared.rows:
+        prepared.rows[connection.id] = events.transposed(weight)
+    total = torch.from_numpy(events.sums(x.flatten(0, 1).flatten(1).numpy(), prepared.rows[connection.id]))
+    exact = total.to(prepared.weights[connection.id].dtype)
+    return exact.mul_(1 << connection.weight_exp).view(*x.shape[:2], *target.shape)
+
+
 def _weighted(connection: Connection, target: Population, x: Tensor, weight: Tensor) -> Tensor:
-    """a_in from one connection for the spikes that arrive, [T, B, *source.shape]: float64 [T, B, *target.shape]."""
+    """a_in from one connection for what arrives, [T, B, *source.shape]: [T, B, *target.shape], whole numbers."""
     flat = x.flatten(0, 1).to(weight.dtype)
     synapses = connection.synapses
     if isinstance(synapses, Convolution):
+        flat = flat.contiguous(memory_format=torch.channels_last)
         if synapses.crop != NO_CROP:
             (top, bottom), (left, right) = synapses.crop
             inner = flat[..., top : flat.shape[-2] - bottom, left : flat.shape[-1] - right]
@@ -150,7 +211,10 @@ def _weighted(connection: Connection, target: Population, x: Tensor, weight: Ten
         )
     else:
         out = functional.linear(flat.flatten(1), weight)
-    return out.to(torch.float64).mul_(1 << connection.weight_exp).view(*x.shape[:2], *target.shape)
+    if connection.weight_exp:
+        out.mul_(1 << connection.weight_exp)
+    currents: Tensor = out.unflatten(0, x.shape[:2]).view(*x.shape[:2], *target.shape)
+    return currents
 
 
 def _sent_before(spikes: Tensor, steps: Ints) -> Tensor:
@@ -178,25 +242,36 @@ def _aligned(sent: Tensor, ahead: Ints) -> Tensor:
 
 
 class _State:
-    """One population while it runs: spikes (bool) and membrane potential before reset (float64 integers) so far."""
+    """One population while it runs: spikes (bool) so far, and a read-out's membrane potential (float64 integers)."""
 
-    def __init__(self, program: LIF, current: Tensor) -> None:
-        self.program, self.current = program, current
+    def __init__(self, population: Population, current: Tensor, peak: int) -> None:
+        assert isinstance(population.program, LIF)
+        self.program, self.current = population.program, current
         unity = limits.DECAY_UNITY
-        self.bias, self.threshold = (torch.from_numpy(x).to(current) for x in (program.bias, program.threshold))
-        self.kept_current = (unity - 1 - torch.from_numpy(program.du).to(current)) / unity
-        self.kept = (unity - torch.from_numpy(program.dv).to(current)) / unity
-        self.u, self.v = torch.zeros_like(current[0]), torch.zeros_like(current[0])
-        self.spikes = torch.zeros(current.shape, dtype=torch.bool, device=current.device)
-        self.membrane = torch.empty_like(current)
+        bias, threshold, du, dv = (
+            torch.from_numpy(x).to(current.device, torch.float64)
+            for x in (self.program.bias, self.program.threshold, self.program.du, self.program.dv)
+        )
+        self.bias, self.threshold = bias, threshold
+        self.kept_current, self.kept = (unity - 1 - du) / unity, (unity - dv) / unity
+        self.forgets = not self.kept_current.any()
+        self.wraps = not self.forgets or peak >= limits.CURRENT_LIMIT
+        self.u = torch.zeros_like(current[0], dtype=torch.float64)
+        self.v = torch.zeros_like(self.u)
+        self.spikes = torch.zeros_like(current, dtype=torch.bool)
+        self.membrane = torch.empty_like(current, dtype=torch.float64) if population.readout else None
 
     def step(self, index: int) -> None:
         """One step of the window with the current of that step."""
         limit = limits.STATE_LIMIT
-        u = torch.trunc(self.u * self.kept_current) + self.current[index] * (1 << limits.STATE_SHIFT)
-        self.u = torch.where(u > limit, u - 2 * limit, torch.where(u <= -limit, u + 2 * limit, u))
-        v = (torch.trunc(self.v * self.kept) + self.u + self.bias).clamp_(1 - limit, limit - 1)
-        self.membrane[index] = v
-        torch.gt(v, self.threshold, out=self.spikes[index])
-        zero = self.program.reset == "zero"
-        self.v = v.masked_fill(self.spikes[index], 0) if zero else v - self.spikes[index] * self.threshold
+        u = self.current[index].to(torch.float64) * (1 << limits.STATE_SHIFT)
+        if not self.forgets:
+            u += torch.trunc(self.u * self.kept_current)
+        if self.wraps:
+            u = torch.where(u > limit, u - 2 * limit, torch.where(u <= -limit, u + 2 * limit, u))
+        self.u = u
+        v = self.v.mul_(self.kept).trunc_().add_(u).add_(self.bias).clamp_(1 - limit, limit - 1)
+        if self.membrane is not None:
+            self.membrane[index] = v
+        fired = torch.gt(v, self.threshold, out=self.spikes[index])
+        self.v = v.masked_fill_(fired, 0) if self.program.reset == "zero" else v - fired * self.threshold
