@@ -187,8 +187,8 @@ def _resume(run: Path, session: Session) -> tuple[Session, int]:
 
 def _forget_previous(run: Path) -> None:
     """A new training run invalidates what an older one in the same folder left."""
-    exported = (runs.MODEL_NIR, runs.NETWORK, runs.ATTENTION, runs.EQUIVALENCE, runs.ACTIVITY)
-    for name in (runs.CHECKPOINT, runs.METRICS, *exported):
+    exported = (runs.MODEL_NIR, runs.MODEL_ONNX, runs.NETWORK, runs.NETWORK_NETX, runs.NETWORK_ONNX, runs.ATTENTION)
+    for name in (runs.CHECKPOINT, runs.METRICS, *exported, runs.EQUIVALENCE, runs.ACTIVITY):
         (run / name).unlink(missing_ok=True)
 
 
