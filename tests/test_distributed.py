@@ -18,9 +18,21 @@ ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = ("--preset", "digits", "--epochs", "1", "--train-samples", "64", "--batch-size", "64", "--device", "cpu")
 
 
+# `python -m train`, which must leave no thread of the process group: it could free a tensor while Python shuts down.
+TRAIN_AND_COUNT_THREADS = """
+import pathlib, runpy, sys
+try:
+    runpy.run_module("train", run_name="__main__", alter_sys=True)
+finally:
+    names = [(task / "comm").read_text() for task in pathlib.Path("/proc/self/task").glob("*")]
+    if any("gloo" in name for name in names):
+        sys.exit(f"threads of the process group are left: {names}")
+"""
+
+
 def train(run: Path, *launcher: str) -> dict[str, torch.Tensor]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, "-m", "train", *OPTIONS, "--out", str(run)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *launcher, *OPTIONS, "--out", str(run)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return checkpoint.load(run / runs.CHECKPOINT).model
@@ -28,8 +40,10 @@ def train(run: Path, *launcher: str) -> dict[str, torch.Tensor]:
 
 def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
     """One step, 64 samples: gradients, batch norm statistics and so every tensor of the checkpoint agree."""
-    one = train(tmp_path / "one")
-    two = train(tmp_path / "two", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    script = tmp_path / "train_and_count_threads.py"
+    script.write_text(TRAIN_AND_COUNT_THREADS)
+    one = train(tmp_path / "one", "-m", "train")
+    two = train(tmp_path / "two", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script))
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ class Processes:
 def join() -> Iterator[Processes]:
     """Join the processes that torchrun started, for as long as the block lasts.
 
+    What is made in the block must not outlive it: the group's threads end with the last object that holds the group,
+    and one that frees a tensor while Python shuts down aborts the process.
+
     Raises:
         UserError: torchrun's environment variables are not numbers.
     """
@@ -51,8 +55,11 @@ def join() -> Iterator[Processes]:
         raise UserError(
             f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers: {error}", hint="start with torchrun"
         ) from error
+    import torch.distributed.nn  # its default arguments would hold the group for ever if it were imported later
+
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield place
     finally:
+        gc.collect()  # DistributedDataParallel holds the group in a cycle
         distributed.destroy_process_group()

@@ -86,24 +86,28 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
         UserError: unknown data set, model or device; a checkpoint that does not fit; a loss that is not finite.
     """
     with distributed.join() as processes:
-        session = _prepare(config, processes, resume)
-        session, first = _resume(run, session) if resume else (session, 0)
-        metrics = Metrics(run, config.tensorboard, first) if processes.first else None
-        if processes.first:
-            runs.write_json(run / runs.CONFIG, to_json(config, {"versions": versions()}))
-            if not resume:
-                _forget_previous(run)
-        accuracy = 0.0
-        with progress() if processes.first else nullcontext() as bar:
-            for epoch in range(first, config.epochs):
-                if epoch >= config.float_epochs and not is_prepared(session.model):
-                    session = _in_integers(session)
-                accuracy = _epoch_and_test(session, epoch, run, metrics, bar)
-        if metrics is not None:
-            metrics.close()
-            accuracy = metrics.last("test_accuracy")
-            console.print(f"test accuracy {accuracy:.2%} ({len(session.dataset.test)} samples); everything is in {run}")
-        return accuracy
+        return _train(config, run, resume, processes)
+
+
+def _train(config: TrainConfig, run: Path, resume: bool, processes: Processes) -> float:
+    session = _prepare(config, processes, resume)
+    session, first = _resume(run, session) if resume else (session, 0)
+    metrics = Metrics(run, config.tensorboard, first) if processes.first else None
+    if processes.first:
+        runs.write_json(run / runs.CONFIG, to_json(config, {"versions": versions()}))
+        if not resume:
+            _forget_previous(run)
+    accuracy = 0.0
+    with progress() if processes.first else nullcontext() as bar:
+        for epoch in range(first, config.epochs):
+            if epoch >= config.float_epochs and not is_prepared(session.model):
+                session = _in_integers(session)
+            accuracy = _epoch_and_test(session, epoch, run, metrics, bar)
+    if metrics is not None:
+        metrics.close()
+        accuracy = metrics.last("test_accuracy")
+        console.print(f"test accuracy {accuracy:.2%} ({len(session.dataset.test)} samples); everything is in {run}")
+    return accuracy
 
 
 def _prepare(config: TrainConfig, processes: Processes, resume: bool) -> Session:
