@@ -14,7 +14,9 @@ from PIL import Image
 from train import data
 from train.data import augment
 from train.data.augment import clips as ev
+from train.data.augment import pillow
 from train.data.augment import policy as aa
+from train.data.augment import randaug as ra
 from train.data.augment.planes import cutout, horizontal_flip, random_crop
 from train.errors import UserError
 
@@ -94,13 +96,13 @@ def test_policy_is_well_formed() -> None:
     assert len(aa.POLICY) == 25
     for pair in aa.POLICY:
         for name, probability, magnitude in pair:
-            assert name in aa.OPERATIONS
+            assert name in pillow.OPERATIONS
             assert 0 <= probability <= 1
             assert 0 <= magnitude <= 9
 
 
 def apply(name: str, pixels: np.ndarray, size: float, side: int = 1) -> np.ndarray:
-    return np.asarray(aa.OPERATIONS[name](Image.fromarray(pixels), size, side)).astype(int)
+    return np.asarray(pillow.OPERATIONS[name](Image.fromarray(pixels), size, side)).astype(int)
 
 
 @pytest.fixture
@@ -177,7 +179,7 @@ def test_geometry(pixels: np.ndarray, magnitude: int, side: int) -> None:
                 sx, sy = source(x + 0.5, y + 0.5)
                 if min(sx, sy) < 1e-6 or max(sx, sy) > 32 - 1e-6:
                     if min(sx, sy) < -1e-6 or max(sx, sy) > 32 + 1e-6:
-                        assert (result[y, x] == aa.GREY).all(), (name, x, y)
+                        assert (result[y, x] == pillow.GREY).all(), (name, x, y)
                     continue
                 assert np.abs(result[y, x] - bilinear(pixels, sx - 0.5, sy - 0.5)).max() <= 1.01, (name, x, y)
 
@@ -202,9 +204,48 @@ def test_autoaugment_is_its_policy_image_by_image() -> None:
         image = Image.fromarray(frames[i].permute(1, 2, 0).numpy())
         for k, (name, probability, magnitude) in enumerate(aa.POLICY[int(pairs[i])]):
             if draws[i, k, 0] < probability:
-                image = aa.OPERATIONS[name](image, magnitude / 9, 1 if draws[i, k, 1] < 0.5 else -1)
+                image = pillow.OPERATIONS[name](image, magnitude / 9, 1 if draws[i, k, 1] < 0.5 else -1)
         assert np.array_equal(changed[i].permute(1, 2, 0).numpy(), np.asarray(image))
     assert aa.autoaugment(images(60, 1, (1, 28, 28)), seeded(3)).shape == (60, 1, 28, 28)
+
+
+# ---- RandAugment
+
+
+def test_randaugment_is_two_operations_at_the_drawn_magnitudes() -> None:
+    frames = images(300, 1, (3, 24, 20))
+    changed = ra.randaugment(frames, seeded(7))
+    generator = seeded(7)
+    chosen = torch.randint(15, (300, 2), generator=generator)
+    draws = torch.rand(300, 2, 2, generator=generator)
+    magnitudes = (5 + 0.5 * torch.randn(300, 2, generator=generator)).clamp(0, 10)
+    assert len(ra.STRENGTHENING) == 15
+    assert set(chosen.flatten().tolist()) == set(range(15))
+    for i in range(300):
+        image = Image.fromarray(frames[i].permute(1, 2, 0).numpy())
+        for k in range(2):
+            if draws[i, k, 0] < 0.5:
+                operation = list(ra.STRENGTHENING.values())[int(chosen[i, k])]
+                image = operation(image, float(magnitudes[i, k] / 10), 1 if draws[i, k, 1] < 0.5 else -1)
+        assert np.array_equal(changed[i].permute(1, 2, 0).numpy(), np.asarray(image)), i
+    assert ra.randaugment(images(60, 1, (1, 28, 28)), seeded(3)).shape == (60, 1, 28, 28)
+
+
+@quick
+@given(seeds, st.floats(0, 1))
+def test_operations_that_autoaugment_does_not_have(seed: int, size: float) -> None:
+    pixels = images(1, seed, (3, 20, 20))[0].permute(1, 2, 0).numpy().astype(np.uint8)
+
+    def changed(name: str, side: int = 1) -> np.ndarray:
+        return np.asarray(ra.STRENGTHENING[name](Image.fromarray(pixels), size, side)).astype(int)
+
+    bits = max(1, 4 - int(4 * size))
+    assert np.array_equal(changed("Posterize"), pixels >> (8 - bits) << (8 - bits))
+    lifted = np.minimum(pixels.astype(int) + int(110 * size), 255)
+    assert np.array_equal(changed("SolarizeAdd"), np.where(pixels < 128, lifted, pixels))
+    gone = round(9 * size - 0.5)  # whole columns that leave, of 0.45 * 20 * size
+    assert (changed("TranslateX")[:, 20 - gone :] == pillow.GREY).all()
+    assert (changed("TranslateY", -1)[:gone] == pillow.GREY).all()
 
 
 # ---- clips
@@ -304,6 +345,15 @@ def test_erased_areas() -> None:
 
 
 # ---- mixup, CutMix
+
+
+def test_mixing_leaves_a_part_of_the_batches() -> None:
+    mix = augment.mixing(0.2, 1.0, 0.6)
+    assert mix is not None
+    frames, labels = images(6, 1), torch.arange(6) % 3
+    found = [mix(frames, labels, 3, seeded(s)) for s in range(500)]
+    kept = [m for m in found if torch.equal(m.targets, torch.eye(3)[labels]) and torch.equal(m.frames, frames)]
+    assert 150 < len(kept) < 260  # 40 %, and mixtures that happen to be the batch
 
 
 @quick

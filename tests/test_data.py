@@ -358,6 +358,10 @@ def test_imagenet_folders_and_views(tmp_path: Path) -> None:
     assert loaded.train.labels.tolist() == [0, 1, 2]
     assert isinstance(loaded.train, ImageSplit)
     assert [path.name for path in loaded.train.paths] == ["n01_1.png", "n02_1.png", "n03_1.png"]
+    assert loaded.train.crop == (0.08, 1.0)
+    wide = image_folders.load_imagenet(tmp_path, small("imagenet", 3, 16), crop_scale=0.2).train
+    assert isinstance(wide, ImageSplit)
+    assert wide.crop == (0.2, 1.0)
     fixed = loaded.test.read(torch.tensor([0, 2]))
     assert fixed.shape == (2, 3, 16, 16)
     assert torch.equal(fixed, loaded.test.read(torch.tensor([0, 2])))
@@ -370,7 +374,7 @@ def test_centre_crop_takes_the_centre(tmp_path: Path) -> None:
     pixels = np.zeros((64, 128, 3), np.uint8)
     pixels[8:56, 40:88] = 200
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    split = ImageSplit([tmp_path / "a.png"], torch.tensor([0]), 28, crop=True)
+    split = ImageSplit([tmp_path / "a.png"], torch.tensor([0]), 28, crop=(0.08, 1.0))
     assert (split.read(torch.tensor([0]))[:, :, 3:-3, 3:-3] == 200).all()  # of 56 x 56 pixels, 48 x 48 are bright
 
 
@@ -393,7 +397,7 @@ def test_streaming_touches_only_what_it_is_asked_for(tmp_path: Path) -> None:
     for path in paths:
         path.write_bytes(b"")  # reading any of these would be an error
     expected = {i: picture(paths[i], (8, 8), i) for i in (7, 42)}
-    split = ImageSplit(paths, torch.zeros(100, dtype=torch.long), 8, crop=False)
+    split = ImageSplit(paths, torch.zeros(100, dtype=torch.long), 8)
     frames = split.read(torch.tensor([42, 7]))
     assert np.array_equal(frames[0].permute(1, 2, 0).numpy(), expected[42])
     assert np.array_equal(frames[1].permute(1, 2, 0).numpy(), expected[7])
@@ -690,6 +694,14 @@ def test_shards_are_the_single_process_order(n: int, share: int, world: int, see
     assert n - used < 2 * world
     seen = torch.cat([torch.cat([*evaluation_indices(n, 4, r, world), torch.zeros(0)]) for r in range(world)])
     assert sorted(seen.tolist()) == list(range(n))
+
+
+@quick
+@given(st.integers(2, 60), st.integers(1, 5), st.integers(0, 50))
+def test_repeated_samples_follow_each_other(n: int, repeats: int, seed: int) -> None:
+    order, plain = epoch_order(n, seed, 3, repeats), epoch_order(n, seed, 3)
+    assert order.tolist() == [int(plain[i // repeats]) for i in range(n)]
+    assert torch.equal(torch.cat(training_indices(n, 2, seed, 3, repeats=repeats))[:n], order[: n - n % 2])
 
 
 def test_order_depends_on_seed_and_epoch() -> None:

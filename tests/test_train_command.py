@@ -47,6 +47,7 @@ SWITCHES = [
     "--coding poisson",
     "--precision bf16",
     "--mixup 0.2",
+    "--mixup 0.2 --cutmix 1.0 --mix-probability 0.5 --augment randaugment --augment-repeats 3",
     "--cutmix 1.0",
     "--mixup 0.2 --cutmix 1.0 --loss tsce",
     "--augment crop-flip",

@@ -142,11 +142,18 @@ class TrainConfig(LossConfig):
     train_samples: int = 0
     """Train on this many samples, evenly spread over the training set; 0 for all."""
     augment: str = "none"
-    """Augmentation: none, flip, crop-flip, crop-flip-cutout, autoaugment, roll, events, snn-augment-wide."""
+    """Augmentation: none, flip, crop-flip, crop-flip-cutout, autoaugment, randaugment, roll, events,
+    snn-augment-wide."""
+    augment_repeats: int = 1
+    """Show every sample this many times in an epoch, each time augmented anew, and as many fewer samples."""
+    crop_scale: float = 0.08
+    """imagenet: the smallest part of an image's area that a random crop takes."""
     mixup: float = 0.0
     """Mix pairs of samples and their labels, in shares drawn from Beta(this, this); 0 for none."""
     cutmix: float = 0.0
     """Put a box of one sample into another, of an area drawn from Beta(this, this); with --mixup, either by chance."""
+    mix_probability: float = 1.0
+    """Probability that a batch is mixed by --mixup or --cutmix."""
     event_split: EventSplit = "number"
     """How the events of a recording are divided among its frames: equal numbers of events, or equal times."""
     coding: CodingName = "direct"
@@ -203,12 +210,15 @@ class TrainConfig(LossConfig):
             ("evaluate_every", 1),
             ("seed", 0),
             ("quantize_epochs", 0),
+            ("augment_repeats", 1),
             ("mixup", 0.0),
             ("cutmix", 0.0),
         ):
             _check_range(self, name, low)
         if self.warmup_epochs >= self.epochs:
             raise UserError(f"--warmup-epochs {self.warmup_epochs}, must be fewer than --epochs {self.epochs}")
+        _check_range(self, "crop_scale", 0.01, 1)
+        _check_range(self, "mix_probability", 0, 1)
         _check_range(self, "quantize_bits", 2, 8)
         if self.quantize:
             _check_quantize(self)

@@ -66,6 +66,30 @@ _FSTA_GESTURE = replace(
     augment="none",
 )
 
+# ... ImageNet: ResNet-18, T = 4, LAMB from 1.5e-3 to 1.5e-5, decay 0.01, 120 epochs, batch 64, RandAugment, every
+# sample three times, mixup 0.2 or CutMix 1 on 60 % of the batches, crops from 0.2 of the area, bf16 [C]. timm switches
+# its colour jitter off beside RandAugment. The published code cannot run this recipe: it has no path for ImageNet.
+_FSTA_IMAGENET = replace(
+    _FSTA_CIFAR10,
+    model=ModelConfig(model="resnet-18", time_steps=4, attention="fsta"),
+    dataset="imagenet",
+    epochs=120,
+    batch_size=64,
+    optimizer="lamb",
+    learning_rate=1.5e-3,
+    final_learning_rate=1.5e-5,
+    weight_decay=0.01,
+    warmup_epochs=5,
+    augment="randaugment",
+    augment_repeats=3,
+    crop_scale=0.2,
+    mixup=0.2,
+    cutmix=1.0,
+    mix_probability=0.6,
+    precision="bf16",
+    workers=8,
+)
+
 # TS-SNN: ResNet-19 and T = 2 [I]; alpha 0.5 and 32 folds [S]; recipe of FSTA-SNN [I]
 _TS_SNN_CIFAR100 = replace(_FSTA_CIFAR100, model=ModelConfig(model="resnet-19", time_steps=2, temporal_shift=True))
 _TS_SNN_CIFAR10 = replace(_TS_SNN_CIFAR100, dataset="cifar10", weight_decay=0.0)
@@ -153,6 +177,7 @@ PRESETS: dict[str, TrainConfig] = {
     "fsta-cifar100": _FSTA_CIFAR100,
     "fsta-dvs": _FSTA_DVS,
     "fsta-gesture": _FSTA_GESTURE,
+    "fsta-imagenet": _FSTA_IMAGENET,
     "teacher-cifar10": _TEACHER_CIFAR10,
     "teacher-cifar100": _TEACHER_CIFAR100,
     **{f"quick-{name}": _quick(name) for name in _QUICK_SETS},

@@ -89,7 +89,7 @@ def dataset_of(settings: config.TrainConfig) -> data.Dataset:
         UserError: its folder is missing or damaged.
     """
     folder = Path(settings.data_dir) if settings.data_dir else None
-    return data.load(settings.dataset, folder, settings.model.time_steps, settings.event_split)
+    return data.load(settings.dataset, folder, settings.model.time_steps, settings.event_split, settings.crop_scale)
 
 
 def as_sent(settings: config.TrainConfig, spec: data.DataSpec) -> data.DataSpec:

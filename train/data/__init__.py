@@ -37,7 +37,6 @@ _ON_DISK = {
     "cifar10": load_cifar,
     "cifar100": load_cifar,
     "mnist": lambda folder, known: Dataset(known.spec, *(read_pair(folder, p, known) for p in ("train", "t10k"))),
-    "imagenet": load_imagenet,
     "tiny-imagenet": load_tiny_imagenet,
 }
 _ON_DISK["fashion-mnist"] = _ON_DISK["mnist"]
@@ -53,7 +52,13 @@ def spec(name: str) -> DataSpec:
     return entry(name).spec
 
 
-def load(name: str, data_dir: Path | None = None, steps: int | None = None, split_by: SplitBy = "number") -> Dataset:
+def load(
+    name: str,
+    data_dir: Path | None = None,
+    steps: int | None = None,
+    split_by: SplitBy = "number",
+    crop_scale: float = 0.08,
+) -> Dataset:
     """Load a data set by name.
 
     Args:
@@ -61,6 +66,7 @@ def load(name: str, data_dir: Path | None = None, steps: int | None = None, spli
         data_dir: the folder that holds the data set's published folder; not needed for digits.
         steps: frames T per clip, for the event data sets.
         split_by: how events are divided among the frames, see `events.Binning`.
+        crop_scale: the smallest part of the area that a random crop takes, for ImageNet.
 
     Raises:
         UserError: no such data set; a file is missing or damaged; an event data set without `steps`.
@@ -69,6 +75,8 @@ def load(name: str, data_dir: Path | None = None, steps: int | None = None, spli
     if name == "digits":
         return load_digits()
     folder = find_folder(data_dir, known)
+    if name == "imagenet":
+        return load_imagenet(folder, known, crop_scale)
     if name in _ON_DISK:
         return _ON_DISK[name](folder, known)
     if steps is None:

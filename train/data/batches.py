@@ -9,9 +9,13 @@ from torch import Generator, Tensor
 SMALLEST_BATCH = 2  # batch norm needs two samples
 
 
-def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
-    """The order of the samples in an epoch: int64 [samples], a permutation."""
-    return torch.randperm(samples, generator=Generator().manual_seed(seed * 1_000_003 + epoch + 1))
+def epoch_order(samples: int, seed: int, epoch: int, repeats: int = 1) -> Tensor:
+    """The order of the samples in an epoch: int64 [samples], a permutation.
+
+    With `repeats` R the first 1 / R of a permutation, each R times in a row: repeated augmentation, Hoffer et al. 2020.
+    """
+    order = torch.randperm(samples, generator=Generator().manual_seed(seed * 1_000_003 + epoch + 1))
+    return order[: -(-samples // repeats)].repeat_interleave(repeats)[:samples]
 
 
 def batch_generator(seed: int, epoch: int, batch: int, rank: int = 0) -> Generator:
@@ -21,7 +25,7 @@ def batch_generator(seed: int, epoch: int, batch: int, rank: int = 0) -> Generat
 
 
 def training_indices(
-    samples: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1
+    samples: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1, repeats: int = 1
 ) -> list[Tensor]:
     """The batches of an epoch for process `rank` of `world`: int64 [batch_size / world] each.
 
@@ -35,7 +39,7 @@ def training_indices(
     if batch_size % world or not 0 <= rank < world:
         raise ValueError(f"batch size {batch_size} must be a multiple of the {world} processes (rank {rank})")
     shards = []
-    for batch in epoch_order(samples, seed, epoch).split(batch_size):
+    for batch in epoch_order(samples, seed, epoch, repeats).split(batch_size):
         share = len(batch) // world
         if share >= SMALLEST_BATCH:
             shards.append(batch[rank * share : (rank + 1) * share])

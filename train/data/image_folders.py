@@ -17,11 +17,11 @@ SUFFIXES = (".jpeg", ".jpg", ".png")
 MAX_TEXT = 1 << 24
 
 
-def load_imagenet(folder: Path, entry: Entry) -> Dataset:
+def load_imagenet(folder: Path, entry: Entry, crop_scale: float = 0.08) -> Dataset:
     """ILSVRC 2012: `train/<WordNet id>/*.JPEG` and `val/<WordNet id>/*.JPEG` (Russakovsky et al. 2015).
 
     Classes are numbered in the order of their WordNet ids, as everywhere. Training images are cropped at random,
-    validation images in the centre.
+    to `crop_scale` of their area or more, validation images in the centre.
 
     Raises:
         UserError: a folder is missing, or the class folders are not as published.
@@ -35,7 +35,9 @@ def load_imagenet(folder: Path, entry: Entry) -> Dataset:
         )
     if _classes(folder / "val", entry) != classes:
         raise UserError("its classes are not those of train", where=str(folder / "val"))
-    return Dataset(entry.spec, *(_listed(_by_class(folder / s, classes), entry, True) for s in ("train", "val")))
+    return Dataset(
+        entry.spec, *(_listed(_by_class(folder / s, classes), entry, (crop_scale, 1.0)) for s in ("train", "val"))
+    )
 
 
 def load_tiny_imagenet(folder: Path, entry: Entry) -> Dataset:
@@ -57,7 +59,7 @@ def load_tiny_imagenet(folder: Path, entry: Entry) -> Dataset:
         if len(row) < 2 or row[1] not in number or Path(row[0]).name != row[0]:
             raise UserError(f"line {line}: not '<file> TAB <class of train> TAB ...'", where=str(notes))
     test = [(folder / "val" / "images" / row[0], number[row[1]]) for row in rows]
-    return Dataset(entry.spec, _listed(train, entry, False), _listed(test, entry, False))
+    return Dataset(entry.spec, _listed(train, entry), _listed(test, entry))
 
 
 def _classes(folder: Path, entry: Entry) -> list[str]:
@@ -86,7 +88,7 @@ def _by_class(folder: Path, classes: list[str], inner: str = "") -> list[tuple[P
     return samples
 
 
-def _listed(samples: list[tuple[Path, int]], entry: Entry, crop: bool) -> ImageSplit:
+def _listed(samples: list[tuple[Path, int]], entry: Entry, crop: tuple[float, float] | None = None) -> ImageSplit:
     if not samples:
         raise UserError(f"data set {entry.spec.name!r}: a split without images", hint=f"published at {entry.page}")
     labels = torch.tensor([label for _, label in samples])

@@ -26,16 +26,15 @@ Box = tuple[float, float, float, float]
 class ImageSplit:
     """Image files as uint8 [B, 3, size, size].
 
-    With a generator: RandomResizedCrop, a box of `scale` of the area and an aspect ratio of 3/4 to 4/3 (Szegedy et al.
+    With a generator: RandomResizedCrop, a box of `crop` of the area and an aspect ratio of 3/4 to 4/3 (Szegedy et al.
     2015), where `crop` is set. Without: the short side is resized to size * 256 / 224 and the centre is taken. An image
-    that already has the size is taken as it is when `crop` is not set.
+    that already has the size is taken as it is when `crop` is None.
     """
 
     paths: Sequence[Path]
     labels: Tensor
     size: int
-    crop: bool
-    scale: tuple[float, float] = (0.08, 1.0)
+    crop: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,14 +44,14 @@ class ImageSplit:
 
     def _one(self, path: Path, generator: Generator | None) -> Tensor:
         image = decode(path)
-        if not self.crop:
+        if self.crop is None:
             if image.size != (self.size, self.size):
                 width, height = image.size
                 raise UserError(f"{width} x {height} pixels, expected {self.size} x {self.size}", where=str(path))
         elif generator is None:
             image = centre_crop(image, self.size)
         else:
-            image = resized_crop(image, random_box(image.size, self.scale, generator), self.size)
+            image = resized_crop(image, random_box(image.size, self.crop, generator), self.size)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 

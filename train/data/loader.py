@@ -33,6 +33,7 @@ def training_batches(
     epoch: int,
     augmentation: Augmentation | None = None,
     *,
+    repeats: int = 1,
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
@@ -46,6 +47,7 @@ def training_batches(
         seed: of the run.
         epoch: from 0.
         augmentation: (uint8 batch, generator) -> uint8 batch of the same shape.
+        repeats: how often a sample comes in an epoch, see `epoch_order`.
         rank: of this process, in DistributedDataParallel.
         world: number of processes.
         workers: threads that make batches ahead of time; 0 makes each when it is asked for.
@@ -64,7 +66,7 @@ def training_batches(
             frames = augmentation(frames, generator)
         return _batch(frames, split.labels[indices], pin)
 
-    tasks = list(enumerate(training_indices(len(split), batch_size, seed, epoch, rank, world)))
+    tasks = list(enumerate(training_indices(len(split), batch_size, seed, epoch, rank, world, repeats)))
     return ahead(make, tasks, workers)
 
 

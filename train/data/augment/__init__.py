@@ -19,19 +19,31 @@ from train.data.augment.mix import mixing as mixing
 from train.data.augment.mix import mixup as mixup
 from train.data.augment.planes import cutout, horizontal_flip, random_crop
 from train.data.augment.policy import autoaugment
+from train.data.augment.randaug import randaugment
 from train.data.loader import Augmentation
 from train.data.spec import DataSpec
 from train.errors import UserError
 
 PADDING, HOLE, ROLL = 4, 16, 5
-RECIPES = ("none", "flip", "crop-flip", "crop-flip-cutout", "autoaugment", "roll", "events", "snn-augment-wide")
+RECIPES = (
+    "none",
+    "flip",
+    "crop-flip",
+    "crop-flip-cutout",
+    "autoaugment",
+    "randaugment",
+    "roll",
+    "events",
+    "snn-augment-wide",
+)
 
 
 def recipe(name: str, spec: DataSpec) -> Augmentation:
     """The augmentation `name` for data of `spec`.
 
     `none`; `flip` (ImageNet, after the crop that reading makes); `crop-flip`; `crop-flip-cutout`; `autoaugment`: crop,
-    flip, CIFAR-10's AutoAugment policy, Cutout (CIFAR-10 and CIFAR-100); `roll`: translate clips by up to 5 pixels;
+    flip, CIFAR-10's AutoAugment policy, Cutout (CIFAR-10 and CIFAR-100); `randaugment`: flip and RandAugment (ImageNet,
+    after the crop that reading makes); `roll`: translate clips by up to 5 pixels;
     `events`: roll, Cutout, and a crop in time of the clip with empty frames around it, an eighth of its length at
     either end; `snn-augment-wide`: flip, then one operation per clip (CIFAR10-DVS).
 
@@ -40,7 +52,7 @@ def recipe(name: str, spec: DataSpec) -> Augmentation:
     """
     if name not in RECIPES:
         raise UserError(f"unknown augmentation {name!r}", hint=f"known augmentations: {', '.join(RECIPES)}")
-    if name == "autoaugment" and (spec.has_time or spec.levels != 255):
+    if name in ("autoaugment", "randaugment") and (spec.has_time or spec.levels != 255):
         raise UserError(f"augmentation {name!r} is for 8-bit images, data set {spec.name!r} has none")
     if name in ("roll", "events", "snn-augment-wide") and not spec.has_time:
         raise UserError(f"augmentation {name!r} is for event clips, data set {spec.name!r} has images")
@@ -66,6 +78,7 @@ def recipe(name: str, spec: DataSpec) -> Augmentation:
         "crop-flip": (crop, horizontal_flip),
         "crop-flip-cutout": (crop, horizontal_flip, holes),
         "autoaugment": (crop, horizontal_flip, autoaugment, holes),
+        "randaugment": (horizontal_flip, randaugment),
         "roll": (rolled,),
         "events": (rolled, holes, crop_in_time),
         "snn-augment-wide": (horizontal_flip, snn_augment_wide),

@@ -23,12 +23,17 @@ class Mixed:
 Mixing: TypeAlias = Callable[[Tensor, Tensor, int, Generator], Mixed]
 
 
-def mixing(mixup_alpha: float, cutmix_alpha: float) -> Mixing | None:
-    """What to do with every batch: mixup, CutMix, one of the two by a fair coin, or nothing where both are 0."""
+def mixing(mixup_alpha: float, cutmix_alpha: float, probability: float = 1.0) -> Mixing | None:
+    """What to do with a batch: mixup, CutMix, one of the two by a fair coin; None where both are 0.
+
+    A batch stays as it is, its labels as probabilities, unless a number in [0, 1) is below `probability`.
+    """
     if not mixup_alpha and not cutmix_alpha:
         return None
 
     def mix(frames: Tensor, labels: Tensor, classes: int, generator: Generator) -> Mixed:
+        if probability < 1 and torch.rand((), generator=generator) >= probability:
+            return Mixed(frames, one_hot(labels, classes).float())
         heads = torch.rand((), generator=generator) < 0.5
         if not cutmix_alpha or (mixup_alpha and heads):
             return mixup(frames, labels, classes, mixup_alpha, generator)
