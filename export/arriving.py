@@ -1,0 +1,106 @@
+"""Connections as the event kernel takes them: which rows of weights a spike adds, and to which neurons.
+
+Everything is in channels-last order. A row of a convolution's kernel covers inputs that lie side by side, so each
+output position adds up a few runs of them, its segments; a dense layer is one position with one segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from export.connections import in_channels_last
+from export.network import Connection, Convolution, Dense, Ints, Network, Population, Synapses
+from train.kernels import loihi
+
+SHORT, LONG = np.iinfo(np.int16).max, np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """All of `loihi.Arriving` but the spikes."""
+
+    unit: int
+    segments: npt.NDArray[np.int32]
+    outputs: int
+    rows: npt.NDArray[np.int16]
+
+    def arriving(self, spikes: npt.NDArray[np.uint8]) -> loihi.Arriving:
+        """With spikes, uint8 [B, T, inputs]."""
+        return loihi.Arriving(spikes, self.unit, self.segments, self.outputs, self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """All connections of a population, for spikes only: a_in = (their sum) << exponent.
+
+    Attributes:
+        sums: the integer that holds every part of their sum, in any order.
+    """
+
+    tables: tuple[Table, ...]
+    exponent: int
+    sums: type
+
+
+def tables(connections: Sequence[Connection], network: Network, target: Population) -> Tables | None:
+    """The tables of connections that bring a population spikes; None if the kernel has none.
+
+    That is where a convolution has groups, or a weight or a sum does not fit 16 or 32 bits.
+    """
+    if any(isinstance(c.synapses, Convolution) and c.synapses.groups > 1 for c in connections):
+        return None
+    exponent = min(c.weight_exp for c in connections)
+    weights = [c.synapses.weight << (c.weight_exp - exponent) for c in connections]
+    reach = max(_reach(weights), _reach([-w for w in weights]))
+    if max(int(np.abs(w).max()) for w in weights) > SHORT or reach > LONG:
+        return None
+    pairs = zip(connections, weights, strict=True)
+    found = tuple(_table(c.synapses, w, network.population(c.source).shape, target.shape) for c, w in pairs)
+    return Tables(found, exponent, np.int16 if reach <= SHORT else np.int32)
+
+
+def _reach(weights: Sequence[Ints]) -> int:
+    """No sum of the weights of any of the inputs of a neuron is larger."""
+    return sum(int(np.maximum(w, 0).reshape(len(w), -1).sum(1).max()) for w in weights)
+
+
+def _table(synapses: Synapses, weight: Ints, source: tuple[int, ...], target: tuple[int, ...]) -> Table:
+    if isinstance(synapses, Dense):
+        weight = in_channels_last(in_channels_last(weight, target, 0), source, 1)
+        outputs, inputs = weight.shape
+        return Table(inputs, np.asarray([[[0, 1, 1]]], dtype=np.int32), outputs, _rows(weight.T))
+    rows = _rows(weight.transpose(2, 3, 1, 0).reshape(-1, len(weight)))  # by kernel row, kernel column, channel
+    return Table(source[0], _segments(synapses, source, target), len(weight), rows)
+
+
+def _rows(weight: Ints) -> npt.NDArray[np.int16]:
+    """Rows (inputs, outputs) behind one of zeros, filled up to whole blocks."""
+    inputs, outputs = weight.shape
+    block = loihi.WIDE if outputs > loihi.WIDE else loihi.NARROW
+    rows = np.zeros((1 + inputs, -(-outputs // block) * block), dtype=np.int16)
+    rows[1:, :outputs] = weight
+    return rows
+
+
+def _segments(synapses: Convolution, source: tuple[int, ...], target: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    """[positions, segments, 3]: one for each row of the kernel, or where it is dilated one for each of its taps.
+
+    What a kernel covers outside the image or in its crop is cut off; a segment of which nothing is left is (0, 0, 0).
+    """
+    channels, height, width = source
+    (top, bottom), (left, right) = synapses.crop
+    kernel_height, kernel_width = synapses.weight.shape[2:]
+    run = kernel_width if synapses.dilation[1] == 1 else 1
+    found = np.zeros((*target[1:], kernel_height, kernel_width // run, 3), dtype=np.int32)
+    for i, j, tap_row, tap in np.ndindex(found.shape[:-1]):
+        y = i * synapses.stride[0] - synapses.padding[0] + tap_row * synapses.dilation[0]
+        x = j * synapses.stride[1] - synapses.padding[1] + tap * synapses.dilation[1]
+        first, last = max(x, left), min(x + run, width - right)
+        if top <= y < height - bottom and first < last:
+            row = 1 + (tap_row * kernel_width + tap) * channels - (y * width + x) * channels
+            found[i, j, tap_row, tap] = y * width + first, y * width + last, row
+    return found.reshape(-1, kernel_height * (kernel_width // run), 3)
