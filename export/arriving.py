@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from export.connections import in_channels_last
+from export.connections import Crop, in_channels_last
 from export.network import Connection, Convolution, Dense, Ints, Network, Population, Synapses
 from train.kernels import loihi
 
+Pair: TypeAlias = tuple[int, int]
 SHORT, LONG = np.iinfo(np.int16).max, np.iinfo(np.int32).max
 
 
@@ -74,7 +76,9 @@ def _table(synapses: Synapses, weight: Ints, source: tuple[int, ...], target: tu
         outputs, inputs = weight.shape
         return Table(inputs, np.asarray([[[0, 1, 1]]], dtype=np.int32), outputs, _rows(weight.T))
     rows = _rows(weight.transpose(2, 3, 1, 0).reshape(-1, len(weight)))  # by kernel row, kernel column, channel
-    return Table(source[0], _segments(synapses, source, target), len(weight), rows)
+    kernel = (weight.shape[2], weight.shape[3])
+    geometry = (kernel, synapses.stride, synapses.padding, synapses.dilation, synapses.crop)
+    return Table(source[0], _segments(*geometry, source, target), len(weight), rows)
 
 
 def _rows(weight: Ints) -> npt.NDArray[np.int16]:
@@ -86,21 +90,27 @@ def _rows(weight: Ints) -> npt.NDArray[np.int16]:
     return rows
 
 
-def _segments(synapses: Convolution, source: tuple[int, ...], target: tuple[int, ...]) -> npt.NDArray[np.int32]:
+def _segments(
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    crop: Crop,
+    source: tuple[int, ...],
+    target: tuple[int, ...],
+) -> npt.NDArray[np.int32]:
     """[positions, segments, 3]: one for each row of the kernel, or where it is dilated one for each of its taps.
 
     What a kernel covers outside the image or in its crop is cut off; a segment of which nothing is left is (0, 0, 0).
     """
     channels, height, width = source
-    (top, bottom), (left, right) = synapses.crop
-    kernel_height, kernel_width = synapses.weight.shape[2:]
-    run = kernel_width if synapses.dilation[1] == 1 else 1
-    found = np.zeros((*target[1:], kernel_height, kernel_width // run, 3), dtype=np.int32)
-    for i, j, tap_row, tap in np.ndindex(found.shape[:-1]):
-        y = i * synapses.stride[0] - synapses.padding[0] + tap_row * synapses.dilation[0]
-        x = j * synapses.stride[1] - synapses.padding[1] + tap * synapses.dilation[1]
-        first, last = max(x, left), min(x + run, width - right)
-        if top <= y < height - bottom and first < last:
-            row = 1 + (tap_row * kernel_width + tap) * channels - (y * width + x) * channels
-            found[i, j, tap_row, tap] = y * width + first, y * width + last, row
-    return found.reshape(-1, kernel_height * (kernel_width // run), 3)
+    (top, bottom), (left, right) = crop
+    run = kernel[1] if dilation[1] == 1 else 1
+    i, j, tap_row, tap = np.indices((*target[1:], kernel[0], kernel[1] // run))
+    y = i * stride[0] - padding[0] + tap_row * dilation[0]
+    x = j * stride[1] - padding[1] + tap * dilation[1]
+    first, last = np.maximum(x, left), np.minimum(x + run, width - right)
+    row = 1 + (tap_row * kernel[1] + tap) * channels - (y * width + x) * channels
+    found = np.stack([y * width + first, y * width + last, row], axis=-1)
+    found[(y < top) | (y >= height - bottom) | (first >= last)] = 0
+    return found.reshape(-1, kernel[0] * (kernel[1] // run), 3).astype(np.int32)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,7 @@ FLOAT32_EXACT = 1 << 24
 SCAN_FROM = 1 << 21  # neurons times images: below, loading what is compiled takes longer than the layer
 EVENTS_FROM = 1 << 24  # synapses times images, likewise
 EVENTS_BELOW = {"dense": 0.4, "convolution": 0.15}  # firing rate: above, products and convolutions are faster
+SEEN = 16  # samples whose rate is looked at
 BATCH = 256
 SPIKES = 1 << 28  # neurons times T times samples of a batch, a byte each
 CURRENTS = 1 << 24  # values of a_in that are in memory at once
@@ -101,6 +103,7 @@ class _Prepared:
     tables: dict[str, Tables | None] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=1)  # a data set is run in parts
 def _prepare(network: Network, device: torch.device) -> _Prepared:
     weights: dict[str, Tensor] = {}
     peaks = dict.fromkeys((p.id for p in network.populations), 0)
@@ -289,7 +292,8 @@ def _by_events(prepared: _Prepared, population: Population, arriving: Sums, imag
         return None
     for c, x in arriving.items():
         below = EVENTS_BELOW["convolution" if isinstance(c.synapses, Convolution) else "dense"]
-        if np.count_nonzero(x.numpy()) > below * x.numel():
+        seen = x[:: 1 + len(x) // SEEN]
+        if np.count_nonzero(seen.numpy()) > below * seen.numel():
             return None
     if population.id not in prepared.tables:
         from export.arriving import tables  # loads Numba
