@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.connections import Crop, in_channels_last
-from export.network import Connection, Convolution, Dense, Ints, Network, Population, Synapses
+from export.network import Connection, Dense, Ints, Network, Population, Synapses
 from train.kernels import loihi
 
 Pair: TypeAlias = tuple[int, int]
@@ -51,10 +51,9 @@ class Tables:
 def tables(connections: Sequence[Connection], network: Network, target: Population) -> Tables | None:
     """The tables of connections that bring a population spikes; None if the kernel has none.
 
-    That is where a convolution has groups, or a weight or a sum does not fit 16 or 32 bits.
+    That is where a weight does not fit 16 bits or a sum does not fit 32. Groups become zeros in a kernel of all
+    channels: they cost what the spikes cost there, which for an identity is one row each.
     """
-    if any(isinstance(c.synapses, Convolution) and c.synapses.groups > 1 for c in connections):
-        return None
     exponent = min(c.weight_exp for c in connections)
     weights = [c.synapses.weight << (c.weight_exp - exponent) for c in connections]
     reach = max(_reach(weights), _reach([-w for w in weights]))
@@ -75,10 +74,20 @@ def _table(synapses: Synapses, weight: Ints, source: tuple[int, ...], target: tu
         weight = in_channels_last(in_channels_last(weight, target, 0), source, 1)
         outputs, inputs = weight.shape
         return Table(inputs, np.asarray([[[0, 1, 1]]], dtype=np.int32), outputs, _rows(weight.T))
+    weight = _ungrouped(weight, synapses.groups)
     rows = _rows(weight.transpose(2, 3, 1, 0).reshape(-1, len(weight)))  # by kernel row, kernel column, channel
     kernel = (weight.shape[2], weight.shape[3])
     geometry = (kernel, synapses.stride, synapses.padding, synapses.dilation, synapses.crop)
     return Table(source[0], _segments(*geometry, source, target), len(weight), rows)
+
+
+def _ungrouped(weight: Ints, groups: int) -> Ints:
+    """(O, I / groups, kH, kW) to (O, I, kH, kW)."""
+    outputs, inputs, *kernel = weight.shape
+    whole = np.zeros((groups, outputs // groups, groups, inputs, *kernel), dtype=np.int64)
+    every = np.arange(groups)
+    whole[every, :, every] = weight.reshape(groups, outputs // groups, inputs, *kernel)
+    return whole.reshape(outputs, groups * inputs, *kernel)
 
 
 def _rows(weight: Ints) -> npt.NDArray[np.int16]:

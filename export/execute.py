@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 FLOAT32_EXACT = 1 << 24
 SCAN_FROM = 1 << 21  # neurons times images: below, loading what is compiled takes longer than the layer
 EVENTS_FROM = 1 << 24  # synapses times images, likewise
-EVENTS_BELOW = {"dense": 0.4, "convolution": 0.15}  # firing rate: above, products and convolutions are faster
+EVENTS_BELOW = 0.4  # firing rate: above, matrix products and convolutions are faster
 SEEN = 16  # samples whose rate is looked at
 BATCH = 256
 SPIKES = 1 << 28  # neurons times T times samples of a batch, a byte each
@@ -290,10 +290,9 @@ def _by_events(prepared: _Prepared, population: Population, arriving: Sums, imag
         return None
     if any(x.dtype is not torch.bool for x in arriving.values()):
         return None
-    for c, x in arriving.items():
-        below = EVENTS_BELOW["convolution" if isinstance(c.synapses, Convolution) else "dense"]
+    for x in arriving.values():
         seen = x[:: 1 + len(x) // SEEN]
-        if np.count_nonzero(seen.numpy()) > below * seen.numel():
+        if np.count_nonzero(seen.numpy()) > EVENTS_BELOW * seen.numel():
             return None
     if population.id not in prepared.tables:
         from export.arriving import tables  # loads Numba

@@ -62,6 +62,7 @@ def two_layers(
     padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     crop=st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2),
+    groups=st.sampled_from([1, 1, 2, 3]),
     rate=st.sampled_from([0.0, 0.1, 0.6, 1.0]),
 )
 @settings(max_examples=60, deadline=None)
@@ -74,14 +75,16 @@ def test_convolutions_by_events_are_exact(
     padding: tuple[int, int],
     dilation: tuple[int, int],
     crop: tuple[tuple[int, int], tuple[int, int]],
+    groups: int,
     rate: float,
 ) -> None:
     """Every geometry, and two connections of different exponents; inputs outside a crop have no synapse."""
     rng = np.random.default_rng(seed)
     height, width = rng.integers(5, 9, 2)
-    weight = ints(2 * rng.integers(-8, 9, (outputs, channels, *kernel)))
+    weight = ints(2 * rng.integers(-8, 9, (outputs * groups, channels, *kernel)))
+    channels *= groups
     weight.flat[0] = 2
-    synapses = Convolution(weight, stride, padding, dilation, crop=crop)
+    synapses = Convolution(weight, stride, padding, dilation, groups, crop)
     shape = synapses.output_shape((channels, int(height), int(width)))
     network = two_layers((channels, int(height), int(width)), shape, [synapses, synapses], [2, 1])
     x = rng.random((2, 3, channels, height, width)) < rate
@@ -133,10 +136,7 @@ def test_sums_of_16_bits_are_left_where_they_could_overflow(sign: int, extra: in
     assert (found == sign * (32767 + extra)).all()
 
 
-def test_more_than_32_bits_and_groups_are_not_for_events() -> None:
-    groups = Convolution(ints(np.full((2, 1, 3, 3), 2)), padding=(1, 1), groups=2)
-    network = two_layers((2, 4, 4), (2, 4, 4), [groups], [0])
-    assert arriving.tables(network.connections, network, network.populations[1]) is None
+def test_rows_of_more_than_16_bits_are_not_for_events() -> None:
     dense = Dense(ints(np.full((3, 4), 254)))
     network = two_layers((4,), (3,), [dense, dense], [0, 8])  # 254 << 8 needs more than the 16 bits of a row
     assert arriving.tables(network.connections, network, network.populations[1]) is None
@@ -182,7 +182,7 @@ def only(way: str) -> Iterator[None]:
     events, scan, below = WAYS[way]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execute, "EVENTS_FROM", events)
-        patch.setattr(execute, "EVENTS_BELOW", {"dense": below, "convolution": below})
+        patch.setattr(execute, "EVENTS_BELOW", below)
         patch.setattr(execute, "SCAN_FROM", scan)
         patch.setattr(execute, "CURRENTS", 1)
         patch.setattr(execute, "BATCH", 2)
