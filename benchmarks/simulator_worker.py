@@ -67,9 +67,17 @@ def _engine(row: str, network: Network, batch: Ints) -> Callable[[], object]:
     import torch
 
     if row == "integer":
-        from sim import fast
+        from export.execute import batch_size
+        from sim import fast, parts
 
-        return lambda: fast.run(network, batch)
+        cuts = parts.cuts(len(batch), batch_size(network))  # as `python -m sim` does
+
+        def run() -> object:
+            for cut in cuts:
+                recording = fast.run(network, batch[cut])
+            return recording  # of the last part
+
+        return run
     if row == "reference":
         from sim import reference
 

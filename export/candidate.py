@@ -20,7 +20,7 @@ from export.interpret import synapse as weighted_sum
 from export.layer import Layer, Spikes
 from export.network import LIF, Ints, Reset
 from export.quantise import Signed, Weights
-from train.kernels import fixed_point, loihi
+from train.kernels import fixed_point, loihi, scores
 
 Output = npt.NDArray[np.bool_] | Ints  # spikes, or the read-out's membrane potential, [T, B, *shape]
 Singles = npt.NDArray[np.float32]
@@ -93,7 +93,7 @@ def integers(layer: Layer, scale: Floats, top: Floats, grid: Signed) -> Integers
 def rounded(weight: Floats, scale: Floats, exponent: int, grid: Signed) -> tuple[Singles, Floats]:
     """The values of `quantise_weights` in units of a_in, and each channel's squared error in float units (C,)."""
     unit = float(grid.step << exponent)
-    return loihi.rounded(weight, scale / unit, limits.WEIGHT_RANGE[0] / grid.step, grid.largest / grid.step, unit)
+    return scores.rounded(weight, scale / unit, limits.WEIGHT_RANGE[0] / grid.step, grid.largest / grid.step, unit)
 
 
 def respond(layer: Layer, weights: Sequence[Singles], neuron: LIF, inputs: Sequence[Spikes]) -> Output:

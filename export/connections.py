@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from export.programs import Ints
 
 Crop: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
@@ -61,3 +63,9 @@ class Connection:
     synapses: Synapses
     weight_exp: int
     delay: Ints
+
+
+def in_channels_last(weight: Ints, shape: tuple[int, ...], axis: int) -> Ints:
+    """A dense layer's weight whose `axis` runs over a population of this shape, in channels-last order there."""
+    order = np.moveaxis(np.arange(weight.shape[axis]).reshape(shape), 0, -1).reshape(-1)
+    return np.asarray(weight.take(order, axis))

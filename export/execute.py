@@ -1,35 +1,49 @@
-"""The integer network executed: layer by layer, all T steps and the whole batch at once.
+"""The integer network executed: layer by layer, all T steps and many samples at once.
 
 A feed-forward network needs no machine clock. Within windows, target step i meets source step
 i + start_target - start_source - 1 - delay, and everything outside a window is silent (gates and guard steps see to
-that), so each connection is one convolution or matrix product over T * B images, and each population one scan over T.
-Populations in a loop run together, one machine step after the other; what drives them from outside comes as before.
+that), so each population sees whole windows of those before it. It runs in one of three ways, which give the same:
 
-Sums run in float32 where a bound from the weights proves them exact (below 2^24), in float64 otherwise; dense layers
-with few spikes add up the weights of those instead. The neuron's 24-bit state and its 36-bit products are exact in
-float64.
+* By events (CPU, few spikes): for each sample and step the weights of the spikes that arrive are added up and the
+  neurons take their step, all in the cache (`export.arriving`, `train.kernels.loihi`).
+* By currents: one convolution or matrix product over the images of a few steps, then the neurons over these steps,
+  compiled on the CPU. Sums run in float32 where a bound from the weights proves them exact (below 2^24), else in
+  float64.
+* Populations in a loop run together, one machine step after the other; what drives them from outside comes as before.
+
+All arrays are [B, T, *shape] with the channels last, (H, W, C), until they are returned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from export import limits
+from export.connections import in_channels_last
 from export.interpret import ticks
 from export.network import LIF, NO_CROP, Clock, Connection, Convolution, Ints, Network, Population, Source
 from export.proof import payload
 
+if TYPE_CHECKING:
+    from export.arriving import Tables
+    from train.kernels.loihi import Neurons
+
 FLOAT32_EXACT = 1 << 24
-EVENTS_FROM = 1 << 24  # synapses times images in a dense layer: below, compiling for events takes longer than the layer
-EVENTS_BELOW = 0.4  # firing rate: above, a matrix product is faster
+SCAN_FROM = 1 << 21  # neurons times images: below, loading what is compiled takes longer than the layer
+EVENTS_FROM = 1 << 24  # synapses times images, likewise
+EVENTS_BELOW = 0.4  # firing rate: above, matrix products and convolutions are faster
+SEEN = 16  # samples whose rate is looked at
 BATCH = 256
+SPIKES = 1 << 28  # neurons times T times samples of a batch, a byte each
+CURRENTS = 1 << 24  # values of a_in that are in memory at once
 
 
 def run(
@@ -47,20 +61,22 @@ def run(
         keep: ids of the populations to return, None for all.
     """
     prepared = _prepare(network, torch.device(device))
-    simulated = [p.id for p in network.populations if isinstance(p.program, LIF)]
-    wanted = [name for name in simulated if keep is None or name in keep]
-    found: dict[str, np.ndarray] = {}
-    for first in range(0, len(inputs), BATCH):
-        batch = inputs[first : first + BATCH]
-        for name, values in _forward(network, prepared, batch).items():
-            if name not in wanted:
-                continue
-            if name not in found:  # at once: parts that are joined at the end would be in memory twice
-                found[name] = np.empty_like(values, shape=(len(inputs), *values.shape[1:]))
-            found[name][first : first + len(batch)] = values
+    wanted = [p for p in network.populations if isinstance(p.program, LIF) and (keep is None or p.id in keep)]
+    found: dict[str, Tensor] = {}
+    for p in wanted:  # at once: parts that are joined at the end would be in memory twice
+        found[p.id] = _empty(network, p, len(inputs), torch.int64 if p.readout else torch.bool)
+    size = batch_size(network)
+    for first in range(0, len(inputs), size):
+        batch = inputs[first : first + size]
+        _forward(network, prepared, batch, {name: x[first : first + len(batch)] for name, x in found.items()})
         if progress:
-            progress(min(first + BATCH, len(inputs)), len(inputs))
-    return {name: found[name] for name in wanted}
+            progress(first + len(batch), len(inputs))
+    return {name: _first(x).numpy() for name, x in found.items()}
+
+
+def batch_size(network: Network) -> int:
+    """Samples that are simulated at once."""
+    return max(1, min(BATCH, SPIKES // (network.steps * sum(p.size for p in network.populations))))
 
 
 def answers(network: Network, inputs: Ints) -> Ints:
@@ -75,25 +91,31 @@ class _Prepared:
     """What a network needs on a device.
 
     Attributes:
-        weights: connection id -> weights in the narrowest float that is exact.
+        weights: connection id -> weights in the narrowest float that is exact, dense ones in channels-last order.
         peaks: population id -> |a_in| cannot be larger.
-        rows: connection id -> weights as the event kernel takes them, made when a layer has use for them.
+        tables: population id -> its connections as the event kernel takes them, made when it has use for them.
     """
 
+    network: Network
     device: torch.device
     weights: dict[str, Tensor]
     peaks: dict[str, int]
-    rows: dict[str, npt.NDArray[np.int16]] = field(default_factory=dict)
+    tables: dict[str, Tables | None] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=1)  # a data set is run in parts
 def _prepare(network: Network, device: torch.device) -> _Prepared:
     weights: dict[str, Tensor] = {}
     peaks = dict.fromkeys((p.id for p in network.populations), 0)
     for c in network.connections:
-        weight = torch.from_numpy(c.synapses.weight).to(device, _exact(c, network))
-        weights[c.id] = weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
+        weight = c.synapses.weight
+        if not isinstance(c.synapses, Convolution):
+            weight = in_channels_last(weight, network.population(c.target).shape, 0)
+            weight = in_channels_last(weight, network.population(c.source).shape, 1)
+        held = torch.from_numpy(weight).to(device, _exact(c, network))
+        weights[c.id] = held.contiguous(memory_format=torch.channels_last) if held.ndim == 4 else held
         peaks[c.target] += _peak(c, network) << c.weight_exp
-    return _Prepared(device, weights, peaks)
+    return _Prepared(network, device, weights, peaks)
 
 
 def _exact(connection: Connection, network: Network) -> torch.dtype:
@@ -113,95 +135,211 @@ def _peak(connection: Connection, network: Network) -> int:
     return int(rows.max()) * payload(source.program, source.shape[0]).peak
 
 
-def _forward(network: Network, prepared: _Prepared, batch: Ints) -> dict[str, np.ndarray]:
-    """Every LIF population's windows for one batch, [samples, T, *shape]: spikes bool, the read-out's v int64."""
+def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A population's shape with its channels last."""
+    return (*shape[1:], shape[0])
+
+
+def _first(x: Tensor) -> Tensor:
+    """A view of [B, T, *shape] with the channels first again."""
+    return x.movedim(-1, 2)
+
+
+def _empty(network: Network, population: Population, samples: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty((samples, network.steps, *_last(population.shape)), dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class _Output:
+    """Where a population's window goes: spikes bool, and v int64 where it is wanted; [B, T, *shape]."""
+
+    spikes: Tensor
+    membrane: Tensor | None
+
+
+Sums = dict[Connection, Tensor]  # what arrives by each connection from outside a run, aligned, [B, T, *source.shape]
+
+
+def _forward(network: Network, prepared: _Prepared, batch: Ints, results: dict[str, Tensor]) -> None:
+    """Every LIF population's windows for one batch, into `results`: spikes bool, the read-out's v int64."""
     sent: dict[str, Tensor] = {}
-    results: dict[str, np.ndarray] = {}
     for run in network.loops():
-        currents: dict[str, Tensor] = {}
         for population in run:
             if isinstance(population.program, Source):
                 sent[population.id] = _coded(population.program, batch, population.shape[0]).to(prepared.device)
-                continue
-            if isinstance(population.program, Clock):  # the same for every sample, so one is enough
-                sent[population.id] = torch.from_numpy(ticks(population.shape, 1)).to(prepared.device)
-                continue
-            shape = (network.steps, len(batch), *population.shape)
-            dtype, total = _narrowest(prepared.peaks[population.id]), None
-            for connection in network.inputs_of(population.id):
-                source = network.population(connection.source)
-                if source not in run:
-                    x = _aligned(sent[source.id], population.start - source.start - 1 - connection.delay)
-                    arriving = _arriving(prepared, connection, population, x).to(dtype)
-                    total = arriving if total is None else total + arriving
-            if total is None or total.shape != shape:  # no input from outside, or a clock's, which all samples share
-                total = torch.zeros(shape, device=prepared.device, dtype=dtype) + (0 if total is None else total)
-            currents[population.id] = total
-        members = [p for p in run if p.id in currents]
-        integrated = _integrate_together(network, prepared, members, currents)
-        for population, (spikes, membrane) in zip(members, integrated, strict=True):
-            sent[population.id] = spikes
-            kept = spikes if membrane is None else membrane.long()
-            results[population.id] = kept.transpose(0, 1).cpu().numpy()
-    return results
+            elif isinstance(population.program, Clock):  # the same for every sample, so one is enough
+                ticking = torch.from_numpy(ticks(population.shape, 1)).transpose(0, 1)
+                sent[population.id] = ticking.movedim(2, -1).contiguous().to(prepared.device)
+        members = [p for p in run if isinstance(p.program, LIF)]
+        outside = {
+            p.id: {
+                c: _aligned(sent[c.source], p.start - network.population(c.source).start - 1 - c.delay)
+                for c in network.inputs_of(p.id)
+                if c.source in sent
+            }
+            for p in members
+        }
+        outputs = {p.id: _output(network, prepared, p, len(batch), results.get(p.id)) for p in members}
+        if any(len(outside[p.id]) < len(network.inputs_of(p.id)) for p in members):
+            _run_loop(network, prepared, members, outside, outputs)
+        else:
+            for population in members:
+                _run_window(prepared, population, outside[population.id], outputs[population.id])
+        for p in members:
+            output, result = outputs[p.id], results.get(p.id)
+            sent[p.id] = output.spikes
+            kept = output.membrane if p.readout else output.spikes
+            if result is not None and kept is not None and kept.data_ptr() != result.data_ptr():
+                result.copy_(kept)
 
 
-def _integrate_together(
-    network: Network, prepared: _Prepared, members: list[Population], currents: dict[str, Tensor]
-) -> list[tuple[Tensor, Tensor | None]]:
-    """Spikes and a read-out's membrane potential, of one run's populations; `currents` are those from outside of it."""
-    states = {p.id: _State(p, currents[p.id], prepared.peaks[p.id]) for p in members}
+def _output(
+    network: Network, prepared: _Prepared, population: Population, samples: int, result: Tensor | None
+) -> _Output:
+    """In `result` itself where that is on the device."""
+    shape = (samples, network.steps, *_last(population.shape))
+    given = result if prepared.device.type == "cpu" else None
+    if not population.readout:
+        spikes = torch.empty(shape, dtype=torch.bool, device=prepared.device) if given is None else given
+        return _Output(spikes, None)
+    spikes = torch.empty(shape, dtype=torch.bool, device=prepared.device)
+    if result is None:
+        return _Output(spikes, None)
+    return _Output(spikes, torch.empty(shape, dtype=torch.int64, device=prepared.device) if given is None else given)
+
+
+def _run_window(prepared: _Prepared, population: Population, arriving: Sums, output: _Output) -> None:
+    """A population that only those before it drive."""
+    samples, steps = output.spikes.shape[:2]
+    tables = _by_events(prepared, population, arriving, samples * steps)
+    if tables is not None:
+        from train.kernels import loihi
+
+        cells, drivers = _cells(population), zip(tables.tables, arriving.values(), strict=True)
+        parts = tuple(table.arriving(_bytes(x)) for table, x in drivers)
+        state, kernels = cells.at_rest(samples), (_bytes(output.spikes), _flat(output.membrane))
+        loihi.layer(cells, parts, tables.exponent, state, *kernels, tables.sums)
+        return
+    chunk = max(1, CURRENTS // (samples * population.size))
+    compiled = prepared.device.type == "cpu" and output.spikes.numel() >= SCAN_FROM
+    run = _compiled_scan(population, output) if compiled else _stepwise(prepared, population, output)
+    for begin in range(0, steps, chunk):
+        run(_currents(prepared, population, arriving, output.spikes, slice(begin, min(begin + chunk, steps))), begin)
+
+
+def _compiled_scan(population: Population, output: _Output) -> Callable[[Tensor, int], None]:
+    from train.kernels import loihi
+
+    cells = _cells(population)
+    state, spikes, membrane = cells.at_rest(len(output.spikes)), _bytes(output.spikes), _flat(output.membrane)
+    return lambda current, begin: loihi.scan(cells, current.flatten(2).numpy(), state, spikes, membrane, begin)
+
+
+def _stepwise(prepared: _Prepared, population: Population, output: _Output) -> Callable[[Tensor, int], None]:
+    state = _State(population, output, prepared.peaks[population.id])
+
+    def run(current: Tensor, begin: int) -> None:
+        for index in range(current.shape[1]):
+            state.step(begin + index, current[:, index])
+
+    return run
+
+
+def _run_loop(
+    network: Network,
+    prepared: _Prepared,
+    members: list[Population],
+    outside: dict[str, Sums],
+    outputs: dict[str, _Output],
+) -> None:
+    """Populations that drive each other, or themselves: one machine step after the other."""
+    whole = slice(0, network.steps)
+    currents = {p.id: _currents(prepared, p, outside[p.id], outputs[p.id].spikes, whole) for p in members}
+    states = {p.id: _State(p, outputs[p.id], prepared.peaks[p.id]) for p in members}
+    for p in members:
+        outputs[p.id].spikes.zero_()  # a step that has not been is silent
     inner = {p.id: [c for c in network.inputs_of(p.id) if c.source in states] for p in members}
-    first = min((p.start for p in members), default=0)
-    last = max((p.start for p in members), default=0) + network.steps
+    first, last = min(p.start for p in members), max(p.start for p in members) + network.steps
     for step in range(first, last):
         for population in members:
             index = step - population.start
             if not 0 <= index < network.steps:
                 continue
+            current = currents[population.id][:, index]
             for connection in inner[population.id]:
                 source = network.population(connection.source)
-                x = _sent_before(states[source.id].spikes, step - 1 - source.start - connection.delay)
+                x = _sent_before(outputs[source.id].spikes, step - 1 - source.start - connection.delay)
                 weight = prepared.weights[connection.id]
-                currents[population.id][index] += _weighted(connection, population, x[None], weight)[0]
-            states[population.id].step(index)
-    return [(states[p.id].spikes, states[p.id].membrane) for p in members]
+                current += _weighted(connection, population, x[:, None], weight)[:, 0]
+            states[population.id].step(index, current)
 
 
 def _coded(program: Source, batch: Ints, channels: int) -> Tensor:
-    """What the source sends, [T, B, *shape]: bool if that is spikes, else whole numbers in the narrowest float."""
+    """What the source sends, [B, T, *shape]: bool if that is spikes, else whole numbers in the narrowest float."""
     reach = payload(program, channels)
-    coded = torch.from_numpy(program.encode(batch).swapaxes(0, 1).copy())
-    spikes = reach.peak == 1 and int(reach.low.min()) == 0
-    return coded.to(torch.bool if spikes else _narrowest(reach.peak))
+    coded = torch.from_numpy(program.encode(batch)).movedim(2, -1)
+    if reach.peak == 1 and int(reach.low.min()) == 0:
+        return (coded != 0).contiguous()
+    return coded.to(_narrowest(reach.peak)).contiguous()
 
 
-def _arriving(prepared: _Prepared, connection: Connection, target: Population, x: Tensor) -> Tensor:
-    """`_weighted`; by events where x is spikes of a dense layer, on the CPU, and few."""
-    weight = connection.synapses.weight
-    if (
-        isinstance(connection.synapses, Convolution)
-        or x.dtype is not torch.bool
-        or x.device.type != "cpu"
-        or x.numel() * len(weight) < EVENTS_FROM
-        or int(x.count_nonzero()) > EVENTS_BELOW * x.numel()
-    ):
-        return _weighted(connection, target, x, prepared.weights[connection.id])
-    from train.kernels import events  # loads Numba
+def _by_events(prepared: _Prepared, population: Population, arriving: Sums, images: int) -> Tables | None:
+    """How to run it by events; None where that is not possible, or not faster."""
+    synapses = sum(c.synapses.weight[0].size for c in arriving) * population.size
+    if prepared.device.type != "cpu" or not synapses or synapses * images < EVENTS_FROM:
+        return None
+    if any(x.dtype is not torch.bool for x in arriving.values()):
+        return None
+    for x in arriving.values():
+        seen = x[:: 1 + len(x) // SEEN]
+        if np.count_nonzero(seen.numpy()) > EVENTS_BELOW * seen.numel():
+            return None
+    if population.id not in prepared.tables:
+        from export.arriving import tables  # loads Numba
 
-    if connection.id not in prepared.rows:
-        prepared.rows[connection.id] = events.transposed(weight)
-    total = torch.from_numpy(events.sums(x.flatten(0, 1).flatten(1).numpy(), prepared.rows[connection.id]))
-    exact = total.to(prepared.weights[connection.id].dtype)
-    return exact.mul_(1 << connection.weight_exp).view(*x.shape[:2], *target.shape)
+        prepared.tables[population.id] = tables(tuple(arriving), prepared.network, population)
+    return prepared.tables[population.id]
+
+
+def _cells(population: Population) -> Neurons:
+    from train.kernels import loihi
+
+    program = population.program
+    assert isinstance(program, LIF)
+    vth, bias, dv, du = (
+        np.moveaxis(np.broadcast_to(x, population.shape), 0, -1)
+        for x in (program.vth, program.bias, program.dv, program.du)
+    )
+    return loihi.neurons(vth, bias, dv, du, _last(population.shape), subtract=program.reset == "subtract")
+
+
+def _flat(x: Tensor | None) -> np.ndarray | None:
+    """[B, T, neurons]."""
+    return None if x is None else x.flatten(2).numpy()
+
+
+def _bytes(x: Tensor) -> np.ndarray:
+    return x.flatten(2).numpy().view(np.uint8)
+
+
+def _currents(prepared: _Prepared, population: Population, arriving: Sums, like: Tensor, steps: slice) -> Tensor:
+    """a_in for these steps, [B, steps, *shape], whole numbers; `like` is [B, T, *shape]."""
+    total: Tensor | None = None
+    shape, dtype = like[:, steps].shape, _narrowest(prepared.peaks[population.id])
+    for connection, x in arriving.items():
+        part = _weighted(connection, population, x[:, steps], prepared.weights[connection.id]).to(dtype)
+        total = part if total is None else total + part
+    if total is None or total.shape != shape:  # no input from outside, or a clock's, which all samples share
+        total = torch.zeros(shape, device=prepared.device, dtype=dtype) + (0 if total is None else total)
+    return total
 
 
 def _weighted(connection: Connection, target: Population, x: Tensor, weight: Tensor) -> Tensor:
-    """a_in from one connection for what arrives, [T, B, *source.shape]: [T, B, *target.shape], whole numbers."""
-    flat = x.flatten(0, 1).to(weight.dtype)
+    """a_in from one connection for what arrives, [B, T, *source.shape]: [B, T, *target.shape], whole numbers."""
+    flat = x.to(weight.dtype).flatten(0, 1)
     synapses = connection.synapses
     if isinstance(synapses, Convolution):
-        flat = flat.contiguous(memory_format=torch.channels_last)
+        flat = flat.movedim(-1, 1)
         if synapses.crop != NO_CROP:
             (top, bottom), (left, right) = synapses.crop
             inner = flat[..., top : flat.shape[-2] - bottom, left : flat.shape[-1] - right]
@@ -209,69 +347,68 @@ def _weighted(connection: Connection, target: Population, x: Tensor, weight: Ten
         out = functional.conv2d(
             flat, weight, None, synapses.stride, synapses.padding, synapses.dilation, synapses.groups
         )
+        out = out.movedim(1, -1).contiguous()
     else:
         out = functional.linear(flat.flatten(1), weight)
     if connection.weight_exp:
         out.mul_(1 << connection.weight_exp)
-    currents: Tensor = out.unflatten(0, x.shape[:2]).view(*x.shape[:2], *target.shape)
-    return currents
+    return out.view(*x.shape[:2], *_last(target.shape))
 
 
 def _sent_before(spikes: Tensor, steps: Ints) -> Tensor:
-    """x[steps[c], c] for each channel c, zero outside the window; [B, C, ...]."""
-    out = torch.zeros_like(spikes[0])
+    """x[:, steps[c], ..., c] for each channel c, zero outside the window; [B, ..., C]."""
+    out = torch.zeros_like(spikes[:, 0])
     for step in np.unique(steps):
-        if 0 <= step < len(spikes):
+        if 0 <= step < spikes.shape[1]:
             channels = torch.from_numpy(np.flatnonzero(steps == step)).to(spikes.device)
-            out[:, channels] = spikes[int(step)][:, channels]
+            out[..., channels] = spikes[:, int(step)][..., channels]
     return out
 
 
 def _aligned(sent: Tensor, ahead: Ints) -> Tensor:
-    """x[i + ahead[c], c] for each channel c, zero outside the window; [T, B, C, ...]."""
+    """x[:, i + ahead[c], ..., c] for each channel c, zero outside the window; [B, T, ..., C]."""
     if not ahead.any():
         return sent
-    steps = len(sent)
+    steps = sent.shape[1]
     out = torch.zeros_like(sent)
     for offset in np.unique(ahead):
         channels = torch.from_numpy(np.flatnonzero(ahead == offset)).to(sent.device)
         first, last = max(0, -int(offset)), min(steps, steps - int(offset))
         if first < last:
-            out[first:last, :, channels] = sent[first + int(offset) : last + int(offset), :, channels]
+            out[:, first:last, ..., channels] = sent[:, first + int(offset) : last + int(offset)][..., channels]
     return out
 
 
 class _State:
-    """One population while it runs: spikes (bool) so far, and a read-out's membrane potential (float64 integers)."""
+    """A population that runs step by step in PyTorch, in float64, which holds its 36-bit products exactly."""
 
-    def __init__(self, population: Population, current: Tensor, peak: int) -> None:
+    def __init__(self, population: Population, output: _Output, peak: int) -> None:
         assert isinstance(population.program, LIF)
-        self.program, self.current = population.program, current
+        self.program, self.output = population.program, output
         unity = limits.DECAY_UNITY
+        zero = torch.zeros_like(output.spikes[:, 0], dtype=torch.float64)
         bias, threshold, du, dv = (
-            torch.from_numpy(x).to(current.device, torch.float64)
+            torch.from_numpy(np.moveaxis(np.broadcast_to(x, population.shape), 0, -1).copy()).to(zero)
             for x in (self.program.bias, self.program.threshold, self.program.du, self.program.dv)
         )
         self.bias, self.threshold = bias, threshold
         self.kept_current, self.kept = (unity - 1 - du) / unity, (unity - dv) / unity
         self.forgets = not self.kept_current.any()
         self.wraps = not self.forgets or peak >= limits.CURRENT_LIMIT
-        self.u = torch.zeros_like(current[0], dtype=torch.float64)
-        self.v = torch.zeros_like(self.u)
-        self.spikes = torch.zeros_like(current, dtype=torch.bool)
-        self.membrane = torch.empty_like(current, dtype=torch.float64) if population.readout else None
+        self.u, self.v = zero, zero.clone()
 
-    def step(self, index: int) -> None:
-        """One step of the window with the current of that step."""
+    def step(self, index: int, current: Tensor) -> None:
+        """Step `index` of the window, with a_in [B, *shape]."""
         limit = limits.STATE_LIMIT
-        u = self.current[index].to(torch.float64) * (1 << limits.STATE_SHIFT)
+        u = current.to(torch.float64) * (1 << limits.STATE_SHIFT)
         if not self.forgets:
             u += torch.trunc(self.u * self.kept_current)
         if self.wraps:
             u = torch.where(u > limit, u - 2 * limit, torch.where(u <= -limit, u + 2 * limit, u))
         self.u = u
         v = self.v.mul_(self.kept).trunc_().add_(u).add_(self.bias).clamp_(1 - limit, limit - 1)
-        if self.membrane is not None:
-            self.membrane[index] = v
-        fired = torch.gt(v, self.threshold, out=self.spikes[index])
+        if self.output.membrane is not None:
+            self.output.membrane[:, index] = v.long()
+        fired = v > self.threshold
+        self.output.spikes[:, index] = fired
         self.v = v.masked_fill_(fired, 0) if self.program.reset == "zero" else v - fired * self.threshold

@@ -22,7 +22,7 @@ from export.layer import Layer, Spikes, describe, part
 from export.network import Ints, LayerRecord, Program
 from export.quantise import Granularity, PerChannel, Signed
 from train.errors import UserError
-from train.kernels import loihi
+from train.kernels import scores
 
 FACTORS = tuple(np.round(np.geomspace(0.75, 1.6, 40), 4))
 # values of each channel that a round looks at, and the factors that stay
@@ -163,7 +163,7 @@ def _mismatches(layer: Layer, scale: Floats, output: Output, target: Spikes | Re
     if isinstance(layer.node, Accumulate):
         unit = scale.reshape(1, 1, -1) * (1 << limits.STATE_SHIFT)
         return np.full(channels, np.square(output[-1:] / unit - target[-1:]).sum() / channels)
-    return loihi.differing(output, target).astype(np.float64)
+    return scores.differing(output, target).astype(np.float64)
 
 
 def _choice(layer: Layer, scale: Floats, top: Floats, grid: Signed) -> tuple[Choice, Output]:

@@ -25,6 +25,7 @@ class Options:
       python -m sim runs/mine --input INPUTS.npz
       python -m sim runs/mine --record OURS.nir-data
       python -m sim runs/mine --engines integer --compare THEIRS.nir-data
+      torchrun --nproc_per_node 4 -m sim runs/mine --engines integer    (samples shared among processes)
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None

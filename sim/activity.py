@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,44 @@ from sim.recording import Recording
 
 def measure(network: Network, recording: Recording, inputs: Ints, accuracy: Mapping[str, tuple[int, int]]) -> Activity:
     """Activity of a recording of raw inputs int64 [samples, T, *shape]; what is sent and not zero is an event."""
-    sent = {p.id: _events(p, recording, inputs) for p in network.populations if not p.readout}
+    return complete(network, recording.engine, populations(network, recording, inputs), len(inputs), accuracy)
+
+
+def populations(network: Network, recording: Recording, inputs: Ints) -> tuple[PopulationActivity, ...]:
+    """What the populations sent, with the raster of the first sample; those of some samples can be `joined`."""
     samples = len(inputs)
-    populations = tuple(
-        _population(p, sent[p.id], samples * network.steps * p.size if isinstance(p.program, LIF) else 0)
+    return tuple(
+        _population(
+            p,
+            _events(p, recording, inputs),
+            samples * network.steps * p.size if isinstance(p.program, LIF) else 0,
+        )
         for p in network.populations
         if not p.readout
     )
+
+
+def joined(parts: Sequence[tuple[PopulationActivity, ...]]) -> tuple[PopulationActivity, ...]:
+    """The counts of all samples, from those of parts in their order."""
+    return tuple(
+        replace(
+            same[0],
+            spikes_per_step=sum((p.spikes_per_step for p in same[1:]), same[0].spikes_per_step),
+            spikes_per_neuron=sum((p.spikes_per_neuron for p in same[1:]), same[0].spikes_per_neuron),
+            neuron_updates=sum(p.neuron_updates for p in same),
+        )
+        for same in zip(*parts, strict=True)
+    )
+
+
+def complete(
+    network: Network,
+    engine: str,
+    populations: tuple[PopulationActivity, ...],
+    samples: int,
+    accuracy: Mapping[str, tuple[int, int]],
+) -> Activity:
+    """With what follows from it: events and synaptic operations of every connection."""
     by_id = {p.id: p for p in populations}
     connections = []
     for connection in network.connections:
@@ -32,7 +64,7 @@ def measure(network: Network, recording: Recording, inputs: Ints, accuracy: Mapp
         connections.append(ConnectionActivity(connection.id, by_id[source.id].spikes, int((per_neuron * drives).sum())))
     return Activity(
         network=network.digest,
-        engine=recording.engine,
+        engine=engine,
         samples=samples,
         steps=network.steps,
         raster_sample=0,

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.box import SIMPLE
 from rich.table import Table
 from torch import nn
 
 from deploy.activity_store import write_activity
+from export.execute import batch_size
 from export.network import LIF, Ints, Network
 from export.store import read_network
-from sim import activity, equivalence, float_model, inputs, recorded
+from sim import activity, equivalence, float_model, inputs, parts, recorded
 from sim.engines import SLOW
 from sim.engines import check as check_engines
 from sim.engines import run as run_engine
 from sim.equivalence import Comparison
+from sim.float_model import LayerAgreement
 from sim.inputs import Inputs
+from sim.parts import Accuracy, Part
 from sim.recorded import INPUT, Recorded
 from sim.recording import Recording
-from train import data, runs
+from train import data, distributed, runs
 from train.config import from_json
 from train.console import console, progress
+from train.distributed import Processes
 from train.errors import CheckFailedError, UserError
 from train.quantise.layers import is_prepared
 from train.restore import coded, dataset_of, restore
@@ -50,38 +56,44 @@ def simulate(
     network = read_network(folder / runs.NETWORK)
     check_engines(engines, "--engines")
     given = _inputs(folder, network, input_file, samples)
-    found = None if compare is None else recorded.read(compare, network, given.x)
-    has_model = (folder / runs.CHECKPOINT).is_file()
-    model = restore(folder).model if has_model else None
-    order = ["integer", *(engine for engine in engines if engine != "integer")]
-    recordings = {e: _run(e, network, model, _share(e, given.x, slow_samples), lava_timeout) for e in order}
-    integer = recordings["integer"]
-    comparisons = [
-        equivalence.compare(network, integer, recording, given.x)
-        for engine, recording in recordings.items()
-        if engine != "integer"
-    ]
-    against = (
-        None if found is None else equivalence.compare(network, integer, found.recording, given.x, found.populations)
-    )
+    theirs = None if compare is None else recorded.read(compare, network, given.read(slice(0, given.samples)))
+    model = restore(folder).model if (folder / runs.CHECKPOINT).is_file() else None
+    others = [engine for engine in dict.fromkeys(engines) if engine != "integer"]
+    quick, slow = ([e for e in others if (e in SLOW) is late] for late in (False, True))
+    file = record or compare
+    with distributed.join(cpu=True) as processes:
+        if file is not None and processes.world > 1:
+            raise UserError("a recording is read and written by one process", where=str(file), hint="without torchrun")
+        kept: list[Recording] = []
+        size = batch_size(network) if file is None else given.samples  # a file has all samples
+        cuts = list(enumerate(parts.cuts(given.samples, size)))[processes.rank :: processes.world]
+        found = _run_parts(network, model, given, quick, dict(cuts), processes, kept if file is not None else None)
+        gathered = processes.gather(found)
+    if gathered is None:
+        return
+    in_order = sorted((index, part) for some in gathered for index, part in some.items())
+    total = parts.joined([part for _, part in in_order])
+    comparisons = [equivalence.checked(network, c) for c in total.comparisons]
+    accuracy = total.accuracy
+    if slow:
+        more, correct = _run_slow(network, given, slow, slow_samples, lava_timeout)
+        comparisons, accuracy = [*comparisons, *more], accuracy | correct
+    comparisons.sort(key=lambda c: others.index(c.engines[1]))
+    against = None
+    if theirs is not None:
+        x = given.read(slice(0, given.samples))
+        against = equivalence.compare(network, kept[0], theirs.recording, x, theirs.populations)
     if record is not None:
-        recorded.write(record, network, integer, given.x)
-    floats = None
-    if model is not None and not is_prepared(model):  # trained in integers, it has no float model beside it
-        with progress() as bar:
-            task = bar.add_task("float", total=len(given.x), note="")
-            floats = float_model.run(
-                network, model, given.x, integer, progress=lambda done, total: bar.update(task, completed=done)
-            )
-    accuracy = _accuracy(network, recordings, floats, given.labels)
-    write_activity(folder / runs.ACTIVITY, activity.measure(network, integer, given.x, accuracy))
-    runs.write_json(folder / runs.EQUIVALENCE, to_json(network, comparisons, floats, accuracy, against))
+        recorded.write(record, network, kept[0], given.read(slice(0, given.samples)))
+    counts = activity.complete(network, "integer", total.populations, total.samples, accuracy)
+    write_activity(folder / runs.ACTIVITY, counts)
+    runs.write_json(folder / runs.EQUIVALENCE, to_json(network, comparisons, total.floats, accuracy, against))
     every = [*comparisons, *([] if against is None else [against])]
-    _print(folder, network, every, floats, accuracy)
-    if found is not None:
-        _print_recorded(found, len(given.x))
+    _print(folder, network, every, total.floats, accuracy)
+    if theirs is not None:
+        _print_recorded(theirs, given.samples)
     if record is not None:
-        console.print(f"wrote {record}, the integer engine's {integer.samples} samples")
+        console.print(f"wrote {record}, the integer engine's {total.samples} samples")
     different = next((c.difference for c in every if c.difference), None)
     if different is not None:
         raise CheckFailedError(different)
@@ -97,19 +109,73 @@ def _inputs(folder: Path, network: Network, file: Path | None, samples: int | No
         if samples is not None and not 1 <= samples <= len(test):
             raise UserError(f"--samples {samples}, there are {len(test)}")
         wanted = data.spread(len(test), samples or len(test))
-        frames = coded(settings, data.spec(settings.dataset), test.read(wanted)).transpose(0, 1)
-        labels = test.labels[wanted].numpy().astype(np.int64)
-        given = Inputs(inputs.payloads(frames.numpy(), network, "test set"), labels)
-    if samples is not None and not 1 <= samples <= len(given.x):
-        raise UserError(f"--samples {samples}, there are {len(given.x)}")
-    return Inputs(given.x[:samples], None if given.labels is None else given.labels[:samples])
+
+        def read(part: slice) -> Ints:
+            drawn = torch.Generator().manual_seed(settings.seed + part.start)  # rate coding differs between parts
+            frames = coded(settings, data.spec(settings.dataset), test.read(wanted[part]), drawn)
+            return inputs.payloads(frames.transpose(0, 1).numpy(), network, "test set")
+
+        given = Inputs(read, len(wanted), test.labels[wanted].numpy().astype(np.int64))
+    if samples is not None and not 1 <= samples <= given.samples:
+        raise UserError(f"--samples {samples}, there are {given.samples}")
+    return given.first(samples or given.samples)
 
 
-def _share(engine: str, x: Ints, slow_samples: int) -> Ints:
-    return x[:slow_samples] if engine in SLOW else x
+def _run_parts(
+    network: Network,
+    model: nn.Module | None,
+    given: Inputs,
+    engines: Sequence[str],
+    cuts: dict[int, slice],
+    processes: Processes,
+    kept: list[Recording] | None,
+) -> dict[int, Part]:
+    """The parts that this process runs, by number; their recordings go to `kept`, if there is one."""
+    found: dict[int, Part] = {}
+    float_too = model is not None and not is_prepared(model)  # trained in integers, it has no float model beside it
+    share = sum(cut.stop - cut.start for cut in cuts.values())
+    note = f"of {given.samples} samples" if processes.world > 1 else "samples"
+    with progress() if processes.first else nullcontext() as bar:
+        names = ("integer", *engines, *(["float"] if float_too else []))
+        tasks = {} if bar is None else {name: bar.add_task(name, total=share, note=note) for name in names}
+        done = 0
+        for number, cut in cuts.items():
+
+            def advance(name: str, before: int = done) -> Callable[[int, int], None]:
+                return lambda now, _: None if bar is None else bar.update(tasks[name], completed=before + now)
+
+            x, labels = given.read(cut), None if given.labels is None else given.labels[cut]
+            recordings = {e: run_engine(e, network, model, x, progress=advance(e)) for e in ("integer", *engines)}
+            integer = recordings["integer"]
+            floats = None
+            if float_too:
+                assert model is not None
+                floats = float_model.run(network, model, x, integer, progress=advance("float"))
+            found[number] = Part(
+                samples=len(x),
+                comparisons=tuple(equivalence.part(network, integer, recordings[e], x) for e in engines),
+                populations=activity.populations(network, integer, x),
+                floats=() if floats is None else floats.layers,
+                accuracy=_accuracy(network, recordings, floats, labels),
+            )
+            if kept is not None:
+                kept.append(integer)
+            done += len(x)
+    return found
 
 
-def _run(engine: str, network: Network, model: nn.Module | None, x: Ints, lava_timeout: float) -> Recording:
+def _run_slow(
+    network: Network, given: Inputs, engines: Sequence[str], samples: int, lava_timeout: float
+) -> tuple[list[Comparison], Accuracy]:
+    """Engines that get the first few samples, against the integer engine."""
+    x = given.read(slice(0, min(samples, given.samples)))
+    recordings = {engine: _run(engine, network, x, lava_timeout) for engine in engines}
+    integer = run_engine("integer", network, None, x)
+    comparisons = [equivalence.compare(network, integer, recording, x) for recording in recordings.values()]
+    return comparisons, _accuracy(network, recordings, None, given.labels)
+
+
+def _run(engine: str, network: Network, x: Ints, lava_timeout: float) -> Recording:
     with progress() as bar:
         task = bar.add_task(engine, total=len(x), note="")
 
@@ -117,14 +183,14 @@ def _run(engine: str, network: Network, model: nn.Module | None, x: Ints, lava_t
             bar.update(task, completed=done, total=total)
 
         advance(0, len(x))
-        result = run_engine(engine, network, model, x, lava_timeout=lava_timeout, progress=advance)
+        result = run_engine(engine, network, None, x, lava_timeout=lava_timeout, progress=advance)
         bar.update(task, completed=len(x), total=len(x), note=f"{len(x)} samples")
     return result
 
 
 def _accuracy(
     network: Network, recordings: dict[str, Recording], floats: float_model.FloatRun | None, labels: Ints | None
-) -> dict[str, tuple[int, int]]:
+) -> Accuracy:
     if labels is None:
         return {}
     answers = {name: float_model.answers(network, r) for name, r in recordings.items() if network.readout}
@@ -136,8 +202,8 @@ def _accuracy(
 def to_json(
     network: Network,
     comparisons: Sequence[Comparison],
-    floats: float_model.FloatRun | None,
-    accuracy: dict[str, tuple[int, int]],
+    floats: Sequence[LayerAgreement],
+    accuracy: Accuracy,
     recording: Comparison | None = None,
 ) -> dict[str, object]:
     """equivalence.json (schema version 1). `recording`: that with a file, which may leave out populations."""
@@ -148,12 +214,21 @@ def to_json(
         "comparisons": [{**dataclasses.asdict(c), "equal": c.equal} for c in comparisons],
         "recording": None if recording is None else {**dataclasses.asdict(recording), "equal": recording.equal},
         "float": None
-        if floats is None
+        if not floats
         else {
-            "agreement": [dataclasses.asdict(layer) for layer in floats.layers],
+            "agreement": [_agreement(layer) for layer in floats],
             "accuracy": correct / total if total else None,
         },
         "accuracy": {name: list(counts) for name, counts in accuracy.items()},
+    }
+
+
+def _agreement(layer: LayerAgreement) -> dict[str, object]:
+    return {
+        "population": layer.population,
+        "agreement": layer.agreement,
+        "float_spikes": layer.float_spikes,
+        "integer_spikes": layer.integer_spikes,
     }
 
 
@@ -175,8 +250,8 @@ def _print(
     folder: Path,
     network: Network,
     comparisons: Sequence[Comparison],
-    floats: float_model.FloatRun | None,
-    accuracy: dict[str, tuple[int, int]],
+    floats: Sequence[LayerAgreement],
+    accuracy: Accuracy,
 ) -> None:
     if comparisons:
         spiking = sum(isinstance(p.program, LIF) for p in network.populations)
@@ -196,7 +271,7 @@ def _print(
         console.print(table)
     if accuracy:
         console.print("accuracy  " + "   ".join(f"{n} {k / total:.2%} ({total})" for n, (k, total) in accuracy.items()))
-    if floats is not None:
-        parts = "   ".join(f"{layer.population} {layer.agreement:.2%}" for layer in floats.layers)
-        console.print(f"float and integer spikes that agree  {parts}")
+    if floats:
+        agreement = "   ".join(f"{layer.population} {layer.agreement:.2%}" for layer in floats)
+        console.print(f"float and integer spikes that agree  {agreement}")
     console.print(f"wrote {folder / runs.EQUIVALENCE} and {folder / runs.ACTIVITY}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,21 @@ def compare(
     Raises:
         UserError: an engine left out a population, or there is not one spike to compare.
     """
+    return checked(network, part(network, first, second, inputs, only))
+
+
+def part(
+    network: Network,
+    first: Recording,
+    second: Recording,
+    inputs: Ints | None,
+    only: Collection[str] | None = None,
+) -> Comparison:
+    """`compare` for a part of the samples, which may be silent.
+
+    Raises:
+        UserError: an engine left out a population.
+    """
     samples = min(first.samples, second.samples)
     results = []
     differing: dict[str, npt.NDArray[np.bool_]] = {}
@@ -99,14 +114,43 @@ def compare(
         mismatches = int(np.count_nonzero(differing[population.id]))
         results.append(PopulationResult(population.id, ours.size, spikes, mismatches))
     engines = (first.engine, second.engine)
-    if not sum(result.spikes or 0 for result in results) and not any(result.mismatches for result in results):
+    divergence = _first(network, differing, first, second, inputs)
+    return Comparison(engines, samples, network.steps, tuple(results), divergence)
+
+
+def joined(parts: Sequence[Comparison]) -> Comparison:
+    """The comparison of all samples, from those of its parts in their order."""
+    samples = 0
+    divergence: Divergence | None = None
+    for found in parts:
+        if divergence is None and found.divergence is not None:
+            divergence = replace(found.divergence, sample=found.divergence.sample + samples)
+        samples += found.samples
+    populations = tuple(
+        PopulationResult(
+            id=same[0].id,
+            compared=sum(p.compared for p in same),
+            spikes=None if same[0].spikes is None else sum(p.spikes or 0 for p in same),
+            mismatches=sum(p.mismatches for p in same),
+        )
+        for same in zip(*(found.populations for found in parts), strict=True)
+    )
+    return Comparison(parts[0].engines, samples, parts[0].steps, populations, divergence)
+
+
+def checked(network: Network, comparison: Comparison) -> Comparison:
+    """The comparison itself.
+
+    Raises:
+        UserError: there is not one spike to compare.
+    """
+    if not comparison.spikes and not any(p.mismatches for p in comparison.populations):
         raise UserError(
-            f"{engines[0]} sent no spike at all, so there is nothing to compare",
+            f"{comparison.engines[0]} sent no spike at all, so there is nothing to compare",
             where=f"network {network.name}",
             hint="check the inputs and the training; a silent network is equal to any other",
         )
-    divergence = _first(network, differing, first, second, inputs)
-    return Comparison(engines, samples, network.steps, tuple(results), divergence)
+    return comparison
 
 
 def _values(recording: Recording, population: str, samples: int) -> npt.NDArray[np.bool_] | Ints:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,29 @@ from sim.recording import Recording
 
 @dataclass(frozen=True)
 class LayerAgreement:
-    """One population: fraction of neuron-steps where the float model and the integer network agree, and both rates."""
+    """One population: neuron-steps, at how many float model and integer network agree, and the spikes of both."""
 
     population: str
-    agreement: float
+    compared: int
+    equal: int
     float_spikes: int
     integer_spikes: int
+
+    @property
+    def agreement(self) -> float:
+        """The fraction of neuron-steps where they agree."""
+        return self.equal / self.compared
+
+
+def joined(parts: Sequence[LayerAgreement]) -> LayerAgreement:
+    """The agreement over all samples, from that of its parts."""
+    return LayerAgreement(
+        parts[0].population,
+        sum(p.compared for p in parts),
+        sum(p.equal for p in parts),
+        sum(p.float_spikes for p in parts),
+        sum(p.integer_spikes for p in parts),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +65,7 @@ def run(
     for population in spiking:
         ours, theirs = captured[population.id] > 0, integer.spikes[population.id]
         counts = int(np.count_nonzero(ours)), int(np.count_nonzero(theirs))
-        layers.append(LayerAgreement(population.id, float(np.mean(ours == theirs)), *counts))
+        layers.append(LayerAgreement(population.id, ours.size, int(np.count_nonzero(ours == theirs)), *counts))
     return FloatRun(tuple(layers), captured["logits"].mean(1).argmax(1).astype(np.int64))
 
 

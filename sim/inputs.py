@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,20 @@ MAX_BYTES = 8 << 30  # of an array in INPUTS.npz, uncompressed
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """x int64 [samples, T, *shape] of raw values, labels int64 [samples] or None."""
+    """Samples that are read when they are needed.
 
-    x: Ints
+    Attributes:
+        read: some of them, int64 [samples, T, *shape] of raw values.
+        labels: int64 [samples], or None.
+    """
+
+    read: Callable[[slice], Ints]
+    samples: int
     labels: Ints | None
+
+    def first(self, samples: int) -> Inputs:
+        """Only the first ones."""
+        return Inputs(self.read, samples, None if self.labels is None else self.labels[:samples])
 
 
 def read(path: Path, network: Network) -> Inputs:
@@ -42,7 +53,8 @@ def read(path: Path, network: Network) -> Inputs:
             x, y = arrays["x"], arrays.get("y")
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
         raise UserError(f"not an .npz file of arrays: {error}", where=str(path)) from error
-    return Inputs(payloads(x, network, str(path)), None if y is None else _labels(y, len(x), str(path)))
+    given = payloads(x, network, str(path))
+    return Inputs(given.__getitem__, len(given), None if y is None else _labels(y, len(x), str(path)))
 
 
 def payloads(x: np.ndarray, network: Network, where: str) -> Ints:

@@ -167,10 +167,9 @@ def test_convolution_geometry_against_torch() -> None:
         assert synapses.output_shape(x.shape) == expected.shape  # a crop leaves the sizes as they are
         target = Population("b", "", tuple(expected.shape), 1, Source(1))
         connection = Connection("c", "", "a", "b", synapses, 0, ints([0] * 4))
-        found = execute._weighted(
-            connection, target, torch.from_numpy(x)[None, None], torch.from_numpy(weight).double()
-        )
-        np.testing.assert_array_equal(found[0, 0].numpy(), expected.numpy())
+        channels_last = torch.from_numpy(x).movedim(0, -1)[None, None]
+        found = execute._weighted(connection, target, channels_last, torch.from_numpy(weight).double())
+        np.testing.assert_array_equal(found[0, 0].movedim(-1, 0).numpy(), expected.numpy())
 
 
 def test_float32_is_left_when_sums_could_reach_its_limit() -> None:

@@ -17,7 +17,7 @@ from export.layer import describe
 from export.network import Reset, Source
 from export.pipeline import compile_graph, final, lower_graph
 from export.quantise import PerChannel, PerLayer, Signed
-from train.kernels import fixed_point, loihi
+from train.kernels import fixed_point, loihi, scores
 
 
 @given(
@@ -64,7 +64,7 @@ def test_differences_are_counted_by_channel(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     first, second = rng.random(shape) < 0.3, rng.random(shape) < 0.3
     expected = [np.count_nonzero(first[:, :, c] != second[:, :, c]) for c in range(shape[2])]
-    np.testing.assert_array_equal(loihi.differing(first, second), expected)
+    np.testing.assert_array_equal(scores.differing(first, second), expected)
 
 
 @given(bits=st.integers(2, 8), exponent=st.integers(0, 9), spread=st.floats(0.01, 3), seed=st.integers(0, 1000))

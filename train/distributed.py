@@ -1,4 +1,4 @@
-"""Training on several processes: `torchrun --nproc_per_node N -m train ...`; alone where torchrun did not start it."""
+"""Several processes: `torchrun --nproc_per_node N -m train ...` or `-m sim ...`; alone where it did not start them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 from torch import distributed
 
 from train.errors import UserError
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,21 @@ class Processes:
         distributed.all_reduce(tensor)
         return int(tensor)
 
+    def gather(self, value: Value) -> list[Value] | None:
+        """The values of all processes, in the order of their ranks, for the first process; None for the others.
+
+        They are moved by the group's CPU backend (see `join`), pickled among processes of the same run.
+        """
+        if self.world == 1:
+            return [value]
+        values: list[Value | None] | None = [None] * self.world if self.first else None
+        distributed.gather_object(value, values)
+        return cast(list[Value] | None, values)
+
 
 @contextlib.contextmanager
-def join() -> Iterator[Processes]:
-    """Join the processes that torchrun started, for as long as the block lasts.
+def join(cpu: bool = False) -> Iterator[Processes]:
+    """Join the processes that torchrun started, for as long as the block lasts; `cpu`: also where there are GPUs.
 
     What is made in the block must not outlive it: the group's threads end with the last object that holds the group,
     and one that frees a tensor while Python shuts down aborts the process.
@@ -57,7 +71,7 @@ def join() -> Iterator[Processes]:
         ) from error
     import torch.distributed.nn  # its default arguments would hold the group for ever if it were imported later
 
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    distributed.init_process_group("nccl" if torch.cuda.is_available() and not cpu else "gloo")
     try:
         yield place
     finally:
