@@ -15,9 +15,9 @@ from deploy.activity_store import write_activity
 from export.network import LIF, Ints, Network
 from export.store import read_network
 from sim import activity, equivalence, float_model, inputs, recorded
-from sim.engines import SLOW
 from sim.engines import check as check_engines
 from sim.engines import run as run_engine
+from sim.engines import share
 from sim.equivalence import Comparison
 from sim.inputs import Inputs
 from sim.recorded import INPUT, Recorded
@@ -54,7 +54,7 @@ def simulate(
     has_model = (folder / runs.CHECKPOINT).is_file()
     model = restore(folder).model if has_model else None
     order = ["integer", *(engine for engine in engines if engine != "integer")]
-    recordings = {e: _run(e, network, model, _share(e, given.x, slow_samples), lava_timeout) for e in order}
+    recordings = {e: _run(e, network, model, share(e, given.x, slow_samples), lava_timeout) for e in order}
     integer = recordings["integer"]
     comparisons = [
         equivalence.compare(network, integer, recording, given.x)
@@ -103,10 +103,6 @@ def _inputs(folder: Path, network: Network, file: Path | None, samples: int | No
     if samples is not None and not 1 <= samples <= len(given.x):
         raise UserError(f"--samples {samples}, there are {len(given.x)}")
     return Inputs(given.x[:samples], None if given.labels is None else given.labels[:samples])
-
-
-def _share(engine: str, x: Ints, slow_samples: int) -> Ints:
-    return x[:slow_samples] if engine in SLOW else x
 
 
 def _run(engine: str, network: Network, model: nn.Module | None, x: Ints, lava_timeout: float) -> Recording:
