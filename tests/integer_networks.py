@@ -122,7 +122,9 @@ class _Maker:
             corner = self.rng.choice(np.asarray(corners), values.shape)
             return ints(np.where(self.rng.random(values.shape) < self.pick(0.0, 0.5, 1.0), corner, values))
 
-        fast = not self.tight and start + self.guard > 8  # a current with a long memory would add up its gate
+        fast = (
+            not self.tight and max(start, self.guard) > 3
+        )  # with a long memory it would add up its gate until it wraps
         reach = int(min(max(current, 4.0), limits.VTH_LIMIT - 1))
         around = ints(self.rng.integers(0, max(2, reach // 2), size()))
         vth = some(VTH, 0, reach) if self.chance(0.3) else around
