@@ -71,7 +71,12 @@ def simulate(
         with progress() as bar:
             task = bar.add_task("float", total=len(given.x), note="")
             floats = float_model.run(
-                network, model, given.x, integer, progress=lambda done, total: bar.update(task, completed=done)
+                network,
+                model,
+                given.x,
+                integer,
+                given.labels,
+                progress=lambda done, total: bar.update(task, completed=done),
             )
     accuracy = _accuracy(network, recordings, floats, given.labels)
     write_activity(folder / runs.ACTIVITY, activity.measure(network, integer, given.x, accuracy))
@@ -136,10 +141,10 @@ def to_json(
     accuracy: dict[str, tuple[int, int]],
     recording: Comparison | None = None,
 ) -> dict[str, object]:
-    """equivalence.json (schema version 1). `recording`: that with a file, which may leave out populations."""
+    """equivalence.json (schema version 2). `recording`: that with a file, which may leave out populations."""
     correct, total = accuracy.get("float", (0, 0))
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "network": network.digest,
         "comparisons": [{**dataclasses.asdict(c), "equal": c.equal} for c in comparisons],
         "recording": None if recording is None else {**dataclasses.asdict(recording), "equal": recording.equal},
@@ -148,6 +153,7 @@ def to_json(
         else {
             "agreement": [dataclasses.asdict(layer) for layer in floats.layers],
             "accuracy": correct / total if total else None,
+            "probe": dataclasses.asdict(floats.probe),
         },
         "accuracy": {name: list(counts) for name, counts in accuracy.items()},
     }
@@ -165,6 +171,27 @@ def _print_recorded(found: Recorded, samples: int) -> None:
     if found.total != samples:
         compared = f"{min(found.total, samples)} compared"
         console.print(f"{name} has {found.total} samples, the engines ran {samples}: {compared}")
+
+
+def _print_float(floats: float_model.FloatRun) -> None:
+    """The float model against the integer network, layer by layer, and where the loss begins."""
+    probe = floats.probe
+    table = Table(title="float model against integer network", title_justify="left", box=SIMPLE)
+    table.add_column("population", no_wrap=True)
+    right = "accuracy with integers up to here" if probe.labelled else "answers kept with integers up to here"
+    for column in ("agreement", "its own", "counts differ", right):
+        table.add_column(column, justify="right")
+    for layer in floats.layers:
+        shares = (layer.agreement, layer.own, layer.count_distance, layer.correct / probe.samples)
+        table.add_row(layer.population, *(f"{share:.2%}" for share in shares))
+    console.print(table)
+    ends = f"{probe.float_correct / probe.samples:.2%} float, {probe.integer_correct / probe.samples:.2%} integer"
+    where = (
+        f"the loss begins at {probe.loss_begins}"
+        if probe.loss_begins
+        else f"no more than {float_model.NOISE:.0%} is lost"
+    )
+    console.print(f"on the first {probe.samples} samples {ends}: {where}", markup=False)
 
 
 def _print(
@@ -193,6 +220,5 @@ def _print(
     if accuracy:
         console.print("accuracy  " + "   ".join(f"{n} {k / total:.2%} ({total})" for n, (k, total) in accuracy.items()))
     if floats is not None:
-        parts = "   ".join(f"{layer.population} {layer.agreement:.2%}" for layer in floats.layers)
-        console.print(f"float and integer spikes that agree  {parts}")
+        _print_float(floats)
     console.print(f"wrote {folder / runs.EQUIVALENCE} and {folder / runs.ACTIVITY}")
