@@ -17,7 +17,7 @@ from sim import equivalence, fast, lava, reference
 from sim.recording import Recording
 from train.errors import UserError
 
-EXAMPLES, FEWEST = 500, 5  # random networks, and how many of them at least meet each corner
+EXAMPLES, FEWEST = 500, 10  # random networks, and how many of them at least meet each corner
 LIVELY = 0.7  # of them at least send a spike
 ONE_UNIT = {"wrap one unit late at the lower end", "clip one unit low", "clip one unit high"}
 """Faults of one value in 2^24, which chance does not hit; `test_planted_faults` builds it."""
