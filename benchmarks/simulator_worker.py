@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,11 @@ from typing import TYPE_CHECKING
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
+import numpy as np  # noqa: E402
+from scipy import sparse  # noqa: E402
+
 from benchmarks.worker import MAX_WAIT, PATIENCE_S, memory_kb, waited_s  # noqa: E402
+from export import limits  # noqa: E402
 
 if TYPE_CHECKING:
     from export.network import Ints, Network
@@ -36,8 +42,11 @@ def main(row: str, name: str, steps: int, samples: int, threads: int, wanted: in
     batch = networks.inputs(network, samples)
     before = memory_kb("VmRSS")
     rate = 0.0
-    if row == "lava":
-        timed = [_lava(network, batch)]
+    if row == "nengo-loihi":
+        print(json.dumps({"rate": rate, **_nengo_loihi(network, batch, wanted)}))
+        return
+    if row in ("lava", "lava-models"):
+        timed = [_lava(network, batch, row)]
     else:
         step = _engine(row, network, batch)
         recording = step()
@@ -113,11 +122,51 @@ def _engine(row: str, network: Network, batch: Ints) -> Callable[[], object]:
     return step
 
 
-def _lava(network: Network, batch: Ints) -> Sample:
-    """Seconds for the batch at the pace that Lava's runtime has once it has started.
+def _nengo_loihi(network: Network, batch: Ints, wanted: int) -> dict[str, object]:
+    """The emulator in its own environment, with this network's integers; its spikes must be those of this project."""
+    from benchmarks.peers import build
+    from deploy.lava.synapses import convolution_matrix
+    from export.network import Convolution
+    from sim import reference
 
-    Its processes wait for each other by design, so what counts as a disturbance is the share of all cores' time that
-    processes other than them have used.
+    layers = network.populations[1:]
+    data: dict[str, object] = {"layers": len(layers), "inputs": batch.reshape(len(batch), network.steps, -1) > 0}
+    for index, (population, connection) in enumerate(zip(layers, network.connections, strict=True)):
+        synapses, program = connection.synapses, population.program
+        source = network.population(connection.source).shape
+        kernel = isinstance(synapses, Convolution)
+        matrix = convolution_matrix(synapses, source) if kernel else sparse.csr_matrix(synapses.weight)
+        rows = matrix.T.tocsr()
+        rows.sort_indices()
+        data |= {f"size{index}": population.size, f"indptr{index}": rows.indptr, f"indices{index}": rows.indices}
+        data |= {f"weights{index}": rows.data << connection.weight_exp + limits.STATE_SHIFT}
+        data |= {f"vth{index}": program.threshold.reshape(-1), f"decay_u{index}": program.du.reshape(-1)}
+        data |= {f"decay_v{index}": program.dv.reshape(-1)}
+    with tempfile.TemporaryDirectory() as folder:
+        network_file, spikes_file = Path(folder) / "network.npz", Path(folder) / "spikes.npy"
+        np.savez(network_file, **data)
+        python = build.python(build.FOLDERS["nengo-loihi"])
+        script = Path(build.__file__).parent / "nengo_loihi_emulator.py"
+        command = [str(python), str(script), str(network_file), str(spikes_file), str(wanted)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        fired = np.load(spikes_file)
+    expected = reference.run(network, batch)
+    first = 0
+    for population in layers[:-1]:
+        found = fired[:, population.start : population.start + network.steps, first : first + population.size]
+        first += population.size
+        if not np.array_equal(found.reshape(expected.spikes[population.id].shape), expected.spikes[population.id]):
+            raise SystemExit(f"other spikes in {population.id}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _lava(network: Network, batch: Ints, engine: str) -> Sample:
+    """Seconds for the batch at the pace that Lava's runtime, or its ProcessModels, have once they have started.
+
+    The runtime's processes wait for each other by design, so what counts as a disturbance is the share of all cores'
+    time that processes other than them have used.
     """
     from sim import lava
 
@@ -127,7 +176,8 @@ def _lava(network: Network, batch: Ints) -> Sample:
         if 0 < done < total:
             seen.append((time.perf_counter(), done, _busy_s(), _tree_s(os.getpid())))
 
-    lava.run(network, batch, timeout=LAVA_TIMEOUT_S, progress=progress)
+    run = lava.run if engine == "lava" else lava.run_models
+    run(network, batch, timeout=LAVA_TIMEOUT_S, progress=progress)
     if len(seen) < 3:
         raise SystemExit("too few samples for a pace")
     (begin, first, busy, own), (end, last, busy_after, own_after) = seen[0], seen[-1]

@@ -8,20 +8,20 @@ everywhere: `tests/` proves them equal, spike for spike. The ReLU network does l
 
 from __future__ import annotations
 
-import json
-import statistics
-import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent)]
-MAX_WAIT = 0.03
-ROWS = ("relu", "integer", "torch", "onnx", "reference", "lava")
+
+from benchmarks import rounds  # noqa: E402
+from benchmarks.rounds import Found, Job  # noqa: E402
+
+ROWS = ("relu", "integer", "torch", "onnx", "reference", "lava", "lava-models", "nengo-loihi")
 COLUMNS = (
     "network",
     "row",
@@ -37,11 +37,12 @@ COLUMNS = (
 )
 STEPS = {"dense": 32, "conv": 32, "resnet-19": 4, "fashion": 4}
 BATCH = {"dense": 64, "conv": 64, "resnet-19": 16, "fashion": 10_000}
-SLOW = {"reference": 2, "lava": 192}
+SLOW = {"reference": 2, "lava": 192, "lava-models": 192, "nengo-loihi": 2}
 """Samples of rows for which a whole batch takes too long, or does not last long enough."""
+OTHERS = ("lava", "lava-models", "nengo-loihi")
 LEFT_OUT = {
-    "resnet-19": ("reference", "lava", "torch"),  # minutes a sample; no PyTorch model of random integers
-    "fashion": ("relu", "torch", "onnx", "reference", "lava"),  # for memory
+    "resnet-19": ("reference", "torch", *OTHERS),  # minutes a sample; no PyTorch model of random integers
+    "fashion": ("relu", "torch", "onnx", "reference", *OTHERS),  # for memory
 }
 
 
@@ -71,34 +72,14 @@ class Case:
     @property
     def batch(self) -> int:
         """Samples that are simulated at once."""
-        if self.row == "lava" and self.network == "conv":
-            return SLOW["lava"] // 6
+        if self.row in ("lava", "lava-models") and self.network == "conv":
+            return SLOW[self.row] // 6
         return SLOW.get(self.row, BATCH[self.network])
 
     @property
     def sample_steps(self) -> int:
         """Samples times T."""
         return self.batch * STEPS[self.network]
-
-
-@dataclass
-class Found:
-    """What the rounds of one case brought."""
-
-    rate: float = 0.0
-    peak_mb: float = 0.0
-    clean_s: list[float] = field(default_factory=list)
-    all: list[tuple[float, float, float]] = field(default_factory=list)
-
-    @property
-    def cpu_s(self) -> float:
-        """Median over all samples: what a disturbance changes least."""
-        return statistics.median(cpu for _, _, cpu in self.all)
-
-    @property
-    def seconds(self) -> float:
-        """Median of the undisturbed samples, else the sample that waited least."""
-        return statistics.median(self.clean_s) if self.clean_s else min(self.all, key=lambda a: a[1])[0]
 
 
 def cases(options: Options) -> Iterator[Case]:
@@ -109,64 +90,39 @@ def cases(options: Options) -> Iterator[Case]:
                 yield Case(network, row)
 
 
-def measure(case: Case, options: Options, found: Found) -> None:
-    """One round of a case, added to `found`; a row that fails is reported and left out."""
+def job(case: Case, options: Options) -> Job:
+    """How one round of a case is run."""
     numbers = (STEPS[case.network], case.batch, options.threads, options.samples)
-    command = [sys.executable, "-W", "ignore", str(HERE / "simulator_worker.py"), case.row, case.network]
-    print(f"{case.network} {case.row}", file=sys.stderr, flush=True)
-    try:
-        done = subprocess.run([*command, *map(str, numbers)], capture_output=True, text=True, timeout=options.limit_s)
-    except subprocess.TimeoutExpired:
-        print(f"{case.row}: not done within {options.limit_s:.0f} s", file=sys.stderr)
-        return
-    if done.returncode:
-        print(f"{case.row}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}", file=sys.stderr)
-        return
-    result = json.loads(done.stdout.splitlines()[-1])
-    found.rate = result["rate"]
-    found.peak_mb = max(found.peak_mb, result["peak_mb"])
-    found.all += [(seconds, wait, cpu) for seconds, wait, cpu in result["samples"]]
-    found.clean_s += [seconds for seconds, wait, _ in result["samples"] if wait < MAX_WAIT]
+    script = str(HERE / "simulator_worker.py")
+    command = [sys.executable, "-W", "ignore", script, case.row, case.network, *map(str, numbers)]
+    return Job(f"{case.network} {case.row}", command, options.limit_s)
 
 
-def table(results: dict[Case, Found]) -> str:
+def table(results: Mapping[Case, Found]) -> str:
     """The table in Markdown."""
     lines = [
         f"| {' | '.join(COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",
     ]
     for case, found in results.items():
-        if not found.all:
-            continue
         pace = case.sample_steps / found.seconds
         relative = {}
         for peer in ("lava", "relu"):
-            other, what = Case(case.network, peer), results.get(Case(case.network, peer), Found())
-            relative[peer] = pace / (other.sample_steps / what.seconds) if what.all else None
+            other = Case(case.network, peer)
+            relative[peer] = pace / (other.sample_steps / results[other].seconds) if other in results else None
         lava = "" if relative["lava"] is None else f"{relative['lava']:.3g}"
         relu = "" if relative["relu"] is None else f"{1 / relative['relu']:.2f}"
-        rate = f"{100 * found.rate:.1f} %" if found.rate else ""
-        mark = "" if found.clean_s else "~"
+        rate = f"{100 * found.said[-1]['rate']:.1f} %" if found.said[-1]["rate"] else ""
         lines.append(
-            f"| {case.network} | {case.row} | {STEPS[case.network]} | {case.batch} | {mark}{pace:,.0f} | {lava} | "
-            f"{relu} | {1e3 * found.cpu_s:.0f} | "
-            f"{rate} | {found.peak_mb:.0f} | {len(found.clean_s)} of {len(found.all)} |"
+            f"| {case.network} | {case.row} | {STEPS[case.network]} | {case.batch} | {found.mark}{pace:,.0f} | "
+            f"{lava} | {relu} | {1e3 * found.cpu_s:.0f} | {rate} | {found.peak_mb:.0f} | {found.counts} |"
         )
     return "\n".join(lines)
 
 
 def main(options: Options) -> None:
     """Run all rounds; print also when interrupted."""
-    results = {case: Found() for case in cases(options)}
-    try:
-        for _ in range(options.rounds):
-            for case, found in results.items():
-                measure(case, options, found)
-    finally:  # what was measured before an interruption counts
-        print(table(results))
-        if options.json:
-            rows = [{**asdict(case), **asdict(found)} for case, found in results.items()]
-            options.json.write_text(json.dumps(rows, indent=1))
+    rounds.run(cases(options), options.rounds, lambda case: job(case, options), table, options.json)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,10 @@ less than 3 % of it for a core; a cell without such a sample shows the least dis
 
 from __future__ import annotations
 
-import json
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +17,10 @@ import tyro
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent)]
+
+from benchmarks import rounds  # noqa: E402
+from benchmarks.rounds import Found, Job  # noqa: E402
+
 OWN = ("relu", "spikeproof")
 PEERS = (
     "spikingjelly-multi",
@@ -33,7 +33,6 @@ PEERS = (
     "sinabs",
     "sinabs-compiled",
 )
-MAX_WAIT = 0.03
 
 
 @dataclass(frozen=True)
@@ -69,21 +68,6 @@ class Case:
     steps: int
 
 
-@dataclass
-class Found:
-    """What the rounds of one case brought."""
-
-    first_s: float = 0.0
-    peak_mb: float = 0.0
-    clean_s: list[float] = field(default_factory=list)
-    all: list[tuple[float, float]] = field(default_factory=list)
-
-    @property
-    def step_ms(self) -> float:
-        """Median of the undisturbed samples, else the sample that waited least."""
-        return 1e3 * (statistics.median(self.clean_s) if self.clean_s else min(self.all, key=lambda a: a[1])[0])
-
-
 def cases(options: Options) -> Iterator[Case]:
     """Every case; the other libraries in float32 only unless asked for."""
     for steps in options.steps:
@@ -95,64 +79,40 @@ def cases(options: Options) -> Iterator[Case]:
                     yield Case(row, precision, allocator, steps)
 
 
-def measure(case: Case, options: Options, found: Found, caches: Path) -> None:
-    """One round of a case, added to `found`; a row that fails is reported and left out."""
+def job(case: Case, options: Options, caches: Path) -> Job:
+    """How one round of a case is run."""
     python = str(options.peers_python) if case.row in PEERS else sys.executable
     numbers = (case.steps, options.batch, options.threads, options.samples)
     command = [python, "-W", "ignore", str(HERE / "worker.py"), case.row, case.precision, case.allocator]
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(caches / f"{case.row}-{case.steps}")}
-    print(f"{case.row} {case.precision} {case.allocator} T={case.steps}", file=sys.stderr, flush=True)
-    try:
-        done = subprocess.run(
-            [*command, *map(str, numbers)], capture_output=True, text=True, env=environment, timeout=options.limit_s
-        )
-    except subprocess.TimeoutExpired:
-        print(f"{case.row}: not done within {options.limit_s:.0f} s", file=sys.stderr)
-        return
-    if done.returncode:
-        print(f"{case.row}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}", file=sys.stderr)
-        return
-    result = json.loads(done.stdout.splitlines()[-1])
-    if not found.all:
-        found.first_s = result["first_s"]
-    found.peak_mb = max(found.peak_mb, result["peak_mb"])
-    found.all += [(seconds, wait) for seconds, wait, _ in result["samples"]]
-    found.clean_s += [seconds for seconds, wait, _ in result["samples"] if wait < MAX_WAIT]
+    return Job(
+        f"{case.row} {case.precision} {case.allocator} T={case.steps}",
+        [*command, *map(str, numbers)],
+        options.limit_s,
+        {"TORCHINDUCTOR_CACHE_DIR": str(caches / f"{case.row}-{case.steps}")},
+    )
 
 
-def table(results: dict[Case, Found]) -> str:
-    """The table in Markdown."""
+def table(results: Mapping[Case, Found]) -> str:
+    """The table in Markdown; the first step is that of the first round, which compiles."""
     lines = [
         "| row | precision | malloc | T | ms a step | x ReLU | peak MB | x ReLU | first step s | clean samples |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for case, found in results.items():
-        if not found.all:
-            continue
-        limit = results.get(Case("relu", case.precision, case.allocator, case.steps), Found())
-        time = f"{found.step_ms / limit.step_ms:.2f}" if limit.all else ""
-        memory = f"{found.peak_mb / limit.peak_mb:.2f}" if limit.all else ""
-        mark = "" if found.clean_s else "~"
+        limit = results.get(Case("relu", case.precision, case.allocator, case.steps))
+        time = f"{found.seconds / limit.seconds:.2f}" if limit else ""
+        memory = f"{found.peak_mb / limit.peak_mb:.2f}" if limit else ""
         lines.append(
-            f"| {case.row} | {case.precision} | {case.allocator} | {case.steps} | {mark}{found.step_ms:.0f} | {time} | "
-            f"{found.peak_mb:.0f} | {memory} | {found.first_s:.1f} | {len(found.clean_s)} of {len(found.all)} |"
+            f"| {case.row} | {case.precision} | {case.allocator} | {case.steps} | {found.mark}{1e3 * found.seconds:.0f}"
+            f" | {time} | {found.peak_mb:.0f} | {memory} | {found.said[0]['first_s']:.1f} | {found.counts} |"
         )
     return "\n".join(lines)
 
 
 def main(options: Options) -> None:
     """Run all rounds; print also when interrupted."""
-    results = {case: Found() for case in cases(options)}
-    try:
-        with tempfile.TemporaryDirectory() as caches:
-            for _ in range(options.rounds):
-                for case, found in results.items():
-                    measure(case, options, found, Path(caches))
-    finally:  # what was measured before an interruption counts
-        print(table(results))
-        if options.json:
-            rows = [{**asdict(case), **asdict(found)} for case, found in results.items()]
-            options.json.write_text(json.dumps(rows, indent=1))
+    with tempfile.TemporaryDirectory() as caches:
+        rounds.run(cases(options), options.rounds, lambda case: job(case, options, Path(caches)), table, options.json)
 
 
 if __name__ == "__main__":

@@ -137,14 +137,17 @@ class Network:
         raise KeyError(population_id)
 
     def loops(self) -> tuple[tuple[Population, ...], ...]:
-        """The populations in order, cut into the shortest runs that no connection leads back out of.
+        """The populations, cut into the shortest runs that no connection leads back out of.
 
-        A feed-forward population is a run of its own; a run with a loop has to be simulated step by step.
+        The order is that of the populations, but that input and clocks, which nothing drives, come first: none of them
+        stands between the populations of a loop. A feed-forward population is a run of its own; a run with a loop has
+        to be simulated step by step.
         """
-        place = {p.id: index for index, p in enumerate(self.populations)}
+        ordered = sorted(self.populations, key=lambda p: isinstance(p.program, LIF))  # stable
+        place = {p.id: index for index, p in enumerate(ordered)}
         back = [(place[c.target], place[c.source]) for c in self.connections if place[c.source] >= place[c.target]]
         cuts = [i for i in range(1, len(place)) if not any(first < i <= last for first, last in back)]
-        return tuple(self.populations[a:b] for a, b in zip([0, *cuts], [*cuts, len(place)], strict=True))
+        return tuple(tuple(ordered[a:b]) for a, b in zip([0, *cuts], [*cuts, len(place)], strict=True))
 
     def inputs_of(self, population_id: str) -> tuple[Connection, ...]:
         """The connections that end in a population."""

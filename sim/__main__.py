@@ -16,12 +16,13 @@ class Options:
     """Run the integer network of a run folder in several engines and check that they give the same spikes.
 
     Engines: integer (this project's own), torch (the trained model with integer layers), lava (Lava's fixed-point CPU
-    simulator), onnx (the network as network.onnx, in onnxruntime), reference (slow, obvious, step by step). Exit code
-    0: all equal. 1: they differ. 2: bad input.
+    simulator), lava-models (its ProcessModels in one process, many times faster), onnx (the network as network.onnx, in
+    onnxruntime), reference (slow, obvious, step by step). Exit code 0: all equal. 1: they differ. 2: bad input.
 
     Examples:
       python -m sim
       python -m sim runs/mine --engines integer lava --lava-samples 50
+      python -m sim runs/mine --engines lava-models
       python -m sim runs/mine --input INPUTS.npz
       python -m sim runs/mine --record OURS.nir-data
       python -m sim runs/mine --engines integer --compare THEIRS.nir-data
@@ -35,11 +36,11 @@ class Options:
     samples: int | None = None
     """Samples to run (default: the whole test set)."""
     lava_samples: int = 20
-    """Of these, how many the slow engines (lava, reference) run."""
+    """Of these, how many the slow engines (lava, reference) run; lava-models runs 50 times as many."""
     input: Path | None = None
     """INPUTS.npz with x (samples, T, ...) of whole numbers and optional y, instead of the run's test set."""
     lava_timeout: float = 600.0
-    """Seconds that Lava may take."""
+    """Seconds that Lava, or its ProcessModels, may take."""
     record: Path | None = None
     """Write what the integer engine saw to this file, as NIR data: all spikes and the read-out's membrane potential."""
     compare: Path | None = None

@@ -1,31 +1,26 @@
-"""What `python -m sim` does: run the engines, compare them, write equivalence.json and activity.h5."""
+"""What `python -m sim` does: run the engines in parts, compare them, write equivalence.json and activity.h5."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.box import SIMPLE
-from rich.table import Table
 from torch import nn
 
 from deploy.activity_store import write_activity
 from export.execute import batch_size
-from export.network import LIF, Ints, Network
+from export.network import Ints, Network
 from export.store import read_network
-from sim import activity, equivalence, float_model, inputs, parts, recorded
-from sim.engines import SLOW
+from sim import activity, equivalence, float_model, inputs, parts, probe, recorded, summary
+from sim.engines import SLOW, share
 from sim.engines import check as check_engines
 from sim.engines import run as run_engine
 from sim.equivalence import Comparison
-from sim.float_model import LayerAgreement
 from sim.inputs import Inputs
 from sim.parts import Accuracy, Part
-from sim.recorded import INPUT, Recorded
 from sim.recording import Recording
 from train import data, distributed, runs
 from train.config import from_json
@@ -87,11 +82,12 @@ def simulate(
         recorded.write(record, network, kept[0], given.read(slice(0, given.samples)))
     counts = activity.complete(network, "integer", total.populations, total.samples, accuracy)
     write_activity(folder / runs.ACTIVITY, counts)
-    runs.write_json(folder / runs.EQUIVALENCE, to_json(network, comparisons, total.floats, accuracy, against))
+    runs.write_json(folder / runs.EQUIVALENCE, summary.to_json(network, comparisons, total, accuracy, against))
     every = [*comparisons, *([] if against is None else [against])]
-    _print(folder, network, every, total.floats, accuracy)
+    summary.show(network, every, total, accuracy)
+    console.print(f"wrote {folder / runs.EQUIVALENCE} and {folder / runs.ACTIVITY}")
     if theirs is not None:
-        _print_recorded(theirs, given.samples)
+        summary.show_recorded(theirs, given.samples)
     if record is not None:
         console.print(f"wrote {record}, the integer engine's {total.samples} samples")
     different = next((c.difference for c in every if c.difference), None)
@@ -133,11 +129,11 @@ def _run_parts(
     """The parts that this process runs, by number; their recordings go to `kept`, if there is one."""
     found: dict[int, Part] = {}
     float_too = model is not None and not is_prepared(model)  # trained in integers, it has no float model beside it
-    share = sum(cut.stop - cut.start for cut in cuts.values())
+    own = sum(cut.stop - cut.start for cut in cuts.values())
     note = f"of {given.samples} samples" if processes.world > 1 else "samples"
     with progress() if processes.first else nullcontext() as bar:
         names = ("integer", *engines, *(["float"] if float_too else []))
-        tasks = {} if bar is None else {name: bar.add_task(name, total=share, note=note) for name in names}
+        tasks = {} if bar is None else {name: bar.add_task(name, total=own, note=note) for name in names}
         done = 0
         for number, cut in cuts.items():
 
@@ -147,15 +143,18 @@ def _run_parts(
             x, labels = given.read(cut), None if given.labels is None else given.labels[cut]
             recordings = {e: run_engine(e, network, model, x, progress=advance(e)) for e in ("integer", *engines)}
             integer = recordings["integer"]
-            floats = None
+            floats = probed = None
             if float_too:
                 assert model is not None
                 floats = float_model.run(network, model, x, integer, progress=advance("float"))
+                if number == 0:
+                    probed = probe.run(network, model, x, integer, floats.answers, labels)
             found[number] = Part(
                 samples=len(x),
                 comparisons=tuple(equivalence.part(network, integer, recordings[e], x) for e in engines),
                 populations=activity.populations(network, integer, x),
                 floats=() if floats is None else floats.layers,
+                probe=probed,
                 accuracy=_accuracy(network, recordings, floats, labels),
             )
             if kept is not None:
@@ -168,8 +167,8 @@ def _run_slow(
     network: Network, given: Inputs, engines: Sequence[str], samples: int, lava_timeout: float
 ) -> tuple[list[Comparison], Accuracy]:
     """Engines that get the first few samples, against the integer engine."""
-    x = given.read(slice(0, min(samples, given.samples)))
-    recordings = {engine: _run(engine, network, x, lava_timeout) for engine in engines}
+    x = given.read(slice(0, min(max(share(engine, samples) for engine in engines), given.samples)))
+    recordings = {engine: _run(engine, network, x[: share(engine, samples)], lava_timeout) for engine in engines}
     integer = run_engine("integer", network, None, x)
     comparisons = [equivalence.compare(network, integer, recording, x) for recording in recordings.values()]
     return comparisons, _accuracy(network, recordings, None, given.labels)
@@ -197,81 +196,3 @@ def _accuracy(
     if floats is not None:
         answers = {"float": floats.answers, **answers}
     return {name: (int((a == labels[: len(a)]).sum()), len(a)) for name, a in answers.items()}
-
-
-def to_json(
-    network: Network,
-    comparisons: Sequence[Comparison],
-    floats: Sequence[LayerAgreement],
-    accuracy: Accuracy,
-    recording: Comparison | None = None,
-) -> dict[str, object]:
-    """equivalence.json (schema version 1). `recording`: that with a file, which may leave out populations."""
-    correct, total = accuracy.get("float", (0, 0))
-    return {
-        "schema_version": 1,
-        "network": network.digest,
-        "comparisons": [{**dataclasses.asdict(c), "equal": c.equal} for c in comparisons],
-        "recording": None if recording is None else {**dataclasses.asdict(recording), "equal": recording.equal},
-        "float": None
-        if not floats
-        else {
-            "agreement": [_agreement(layer) for layer in floats],
-            "accuracy": correct / total if total else None,
-        },
-        "accuracy": {name: list(counts) for name, counts in accuracy.items()},
-    }
-
-
-def _agreement(layer: LayerAgreement) -> dict[str, object]:
-    return {
-        "population": layer.population,
-        "agreement": layer.agreement,
-        "float_spikes": layer.float_spikes,
-        "integer_spikes": layer.integer_spikes,
-    }
-
-
-def _print_recorded(found: Recorded, samples: int) -> None:
-    """What of a recording was not compared."""
-    name = found.recording.engine
-    if not found.same_inputs:
-        console.print(f"{name} does not hold its inputs ({INPUT}), so that they were these is not checked")
-    if found.absent:
-        console.print(f"not in {name}: {', '.join(found.absent)}")
-    if found.strange:
-        console.print(f"in {name} and not compared: {', '.join(found.strange)}", markup=False)
-    if found.total != samples:
-        compared = f"{min(found.total, samples)} compared"
-        console.print(f"{name} has {found.total} samples, the engines ran {samples}: {compared}")
-
-
-def _print(
-    folder: Path,
-    network: Network,
-    comparisons: Sequence[Comparison],
-    floats: Sequence[LayerAgreement],
-    accuracy: Accuracy,
-) -> None:
-    if comparisons:
-        spiking = sum(isinstance(p.program, LIF) for p in network.populations)
-        table = Table(title=f"{network.name}: every population, step and sample", title_justify="left", box=SIMPLE)
-        table.add_column("engines", no_wrap=True)
-        for column in ("samples", "steps", "layers", "spikes", "compared", "differ"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for c in comparisons:
-            mismatches = sum(p.mismatches for p in c.populations)
-            layers = str(len(c.populations)) if len(c.populations) == spiking else f"{len(c.populations)} of {spiking}"
-            table.add_row(
-                " = ".join(c.engines) if c.equal else " != ".join(c.engines),
-                *(f"{c.samples:,}", f"{c.steps:,}", layers, f"{c.spikes:,}"),
-                f"{sum(p.compared for p in c.populations):,}",
-                f"[green]{mismatches}[/]" if c.equal else f"[red]{mismatches:,}[/]",
-            )
-        console.print(table)
-    if accuracy:
-        console.print("accuracy  " + "   ".join(f"{n} {k / total:.2%} ({total})" for n, (k, total) in accuracy.items()))
-    if floats:
-        agreement = "   ".join(f"{layer.population} {layer.agreement:.2%}" for layer in floats)
-        console.print(f"float and integer spikes that agree  {agreement}")
-    console.print(f"wrote {folder / runs.EQUIVALENCE} and {folder / runs.ACTIVITY}")

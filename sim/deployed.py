@@ -48,7 +48,7 @@ def deploy(
     Args:
         model: a model of `train`, or a run folder that was exported (its network is taken as it is).
         inputs: [samples, T, C, H, W], whole numbers of 0 or more: what the engines run on.
-        engines: "integer", "torch", "lava", "onnx", "reference".
+        engines: "integer", "torch", "lava", "lava-models", "onnx", "reference".
         calibration: on which scales are searched, as `inputs`; by default `inputs`.
         levels: the largest raw value that the network must take; by default that of inputs and calibration.
         weight_bits: 2..8.

@@ -11,8 +11,14 @@ from sim import fast, lava, onnx_engine, reference, torch_engine
 from sim.recording import Recording
 from train.errors import CheckFailedError, UserError
 
-ENGINES = ("integer", "torch", "lava", "onnx", "reference")
-SLOW = ("lava", "reference")  # a sample takes them milliseconds to seconds, so they get the first few
+ENGINES = ("integer", "torch", "lava", "lava-models", "onnx", "reference")
+SLOW = {"lava": 1, "reference": 1, "lava-models": 50}
+"""A sample takes these milliseconds to seconds, so they get the first few; how many times as few as the slowest."""
+
+
+def share(engine: str, slow_samples: int) -> int:
+    """How many samples a slow engine gets where the slowest get `slow_samples`."""
+    return SLOW[engine] * slow_samples
 
 
 def check(names: Sequence[str], argument: str) -> None:
@@ -45,9 +51,10 @@ def run(
         if model is None:
             raise UserError("the torch engine needs the run's checkpoint", hint="choose --engines integer lava")
         return torch_engine.run(network, model, x, progress=progress)
-    if engine == "lava":
+    if engine in ("lava", "lava-models"):
+        start = lava.run if engine == "lava" else lava.run_models
         try:
-            return lava.run(network, x, timeout=lava_timeout, progress=progress)
+            return start(network, x, timeout=lava_timeout, progress=progress)
         except lava.LavaError as error:
             raise CheckFailedError(str(error)) from error
     if engine == "onnx":

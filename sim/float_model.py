@@ -1,11 +1,13 @@
-"""Float against integer: another question than equality, with its own numbers."""
+"""The float model beside the integer network: where the spikes agree, and what each of them answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from export.network import LIF, Ints, Network
@@ -15,11 +17,19 @@ from sim.recording import Recording
 
 @dataclass(frozen=True)
 class LayerAgreement:
-    """One population: neuron-steps, at how many float model and integer network agree, and the spikes of both."""
+    """One population of the float model against the integer network.
+
+    Attributes:
+        compared: neuron-steps.
+        equal: of these, where both fire or both are silent.
+        distance: sum over neurons and samples of |spikes in the window, float - integer|.
+        float_spikes: in all windows; `integer_spikes` likewise.
+    """
 
     population: str
     compared: int
     equal: int
+    distance: int
     float_spikes: int
     integer_spikes: int
 
@@ -28,6 +38,11 @@ class LayerAgreement:
         """The fraction of neuron-steps where they agree."""
         return self.equal / self.compared
 
+    @property
+    def count_distance(self) -> float:
+        """`distance` over the float spikes (over 1 where there are none)."""
+        return self.distance / max(1, self.float_spikes)
+
 
 def joined(parts: Sequence[LayerAgreement]) -> LayerAgreement:
     """The agreement over all samples, from that of its parts."""
@@ -35,6 +50,7 @@ def joined(parts: Sequence[LayerAgreement]) -> LayerAgreement:
         parts[0].population,
         sum(p.compared for p in parts),
         sum(p.equal for p in parts),
+        sum(p.distance for p in parts),
         sum(p.float_spikes for p in parts),
         sum(p.integer_spikes for p in parts),
     )
@@ -57,16 +73,30 @@ def run(
     progress: Callable[[int, int], None] | None = None,
 ) -> FloatRun:
     """Run the float model on inputs int64 [samples, T, *shape] and hold it against the integer engine's recording."""
-    spiking = [p for p in network.populations if isinstance(p.program, LIF) and not p.readout]
-    ids = {p.origin: p.id for p in spiking}
-    logits_path = next(c.origin for c in network.connections if network.population(c.target).readout)
-    captured = torch_engine.record(model, {**ids, logits_path: "logits"}, inputs, progress)
+    ids, logits = spiking(network), readout_path(network)
+    captured = torch_engine.record(model, {**ids, logits: "logits"}, inputs, progress)
     layers = []
-    for population in spiking:
-        ours, theirs = captured[population.id] > 0, integer.spikes[population.id]
-        counts = int(np.count_nonzero(ours)), int(np.count_nonzero(theirs))
-        layers.append(LayerAgreement(population.id, ours.size, int(np.count_nonzero(ours == theirs)), *counts))
-    return FloatRun(tuple(layers), captured["logits"].mean(1).argmax(1).astype(np.int64))
+    for name in ids.values():
+        ours, theirs = captured[name] > 0, integer.spikes[name]
+        apart = np.abs(ours.sum(1, dtype=np.int64) - theirs.sum(1, dtype=np.int64))
+        equal, *spikes = (int(np.count_nonzero(values)) for values in (ours == theirs, ours, theirs))
+        layers.append(LayerAgreement(name, ours.size, equal, int(apart.sum()), *spikes))
+    return FloatRun(tuple(layers), classes(captured["logits"]))
+
+
+def spiking(network: Network) -> dict[str, str]:
+    """Module path -> population id, of every spiking population but the read-out, in network order."""
+    return {p.origin: p.id for p in network.populations if isinstance(p.program, LIF) and not p.readout}
+
+
+def readout_path(network: Network) -> str:
+    """Path of the module whose outputs are the logits."""
+    return next(c.origin for c in network.connections if network.population(c.target).readout)
+
+
+def classes(logits: npt.NDArray[np.floating[Any]]) -> Ints:
+    """Classes of logits [samples, T, classes]: int64 [samples]."""
+    return np.asarray(logits.mean(1).argmax(1), dtype=np.int64)
 
 
 def answers(network: Network, recording: Recording) -> Ints:

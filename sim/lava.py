@@ -1,4 +1,7 @@
-"""The `lava` engine: Lava's fixed-point simulator, in a subprocess with a time limit.
+"""The `lava` and `lava-models` engines: Lava's fixed-point simulator, in a subprocess with a time limit.
+
+`lava` is Lava's runtime, a system process for each of Lava's; `lava-models` steps the same ProcessModels, as Lava's own
+compiler and builders make them, in one (`deploy.lava.models`), which is many times faster.
 
 All samples go through one run, back to back. Every machine step is recorded, so the windows are cut out here and the
 silence outside of them is checked, not assumed.
@@ -14,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,7 @@ from train.errors import CheckFailedError, UserError
 Progress = Callable[[int, int], None]
 
 WORKER = ("-m", "deploy.lava.worker")
+MODELS_WORKER = ("-m", "deploy.lava.models")
 POLL = 0.1  # seconds between two looks at the worker
 GRACE = 1.0  # seconds that processes get to end before they are killed
 LOG_TAIL = 6000  # characters of the worker's output in an error
@@ -62,13 +66,29 @@ def run(network: Network, inputs: Ints, *, timeout: float, progress: Progress | 
         NotSilentError: a gated population spiked outside its windows.
         LavaError: Lava raised, or one of its processes died.
     """
+    return _run("lava", WORKER, network, inputs, timeout, progress)
+
+
+def run_models(network: Network, inputs: Ints, *, timeout: float, progress: Progress | None = None) -> Recording:
+    """Run `network` in Lava's ProcessModels, without its runtime; arguments and errors are those of `run`."""
+    return _run("lava-models", MODELS_WORKER, network, inputs, timeout, progress)
+
+
+def _run(
+    engine: str,
+    script: Sequence[str],
+    network: Network,
+    inputs: Ints,
+    timeout: float,
+    progress: Progress | None,
+) -> Recording:
     _check_inputs(network, inputs)
     with tempfile.TemporaryDirectory(prefix="spikeproof-lava-") as name:
         folder = Path(name)
         write_network(folder / "network.h5", network)
         np.save(folder / "inputs.npy", inputs)
-        _run_worker(network, len(inputs), folder, timeout, progress or (lambda done, total: None))
-        return _read(network, len(inputs), folder)
+        _run_worker(script, network, len(inputs), folder, timeout, progress or (lambda done, total: None))
+        return read(engine, network, len(inputs), folder)
 
 
 def _check_inputs(network: Network, inputs: Ints) -> None:
@@ -85,14 +105,16 @@ def _check_inputs(network: Network, inputs: Ints) -> None:
         raise UserError(f"values {low}..{high}, allowed 0..{limit - 1}", where=where)
 
 
-def _run_worker(network: Network, samples: int, folder: Path, timeout: float, progress: Progress) -> None:
+def _run_worker(
+    script: Sequence[str], network: Network, samples: int, folder: Path, timeout: float, progress: Progress
+) -> None:
     total = network.machine_steps(samples)
     last = layout.spikes_file(folder, layout.spiking(network)[-1]) if layout.spiking(network) else None
     deadline = time.monotonic() + timeout
     log = folder / "worker.log"
     with log.open("wb") as output:
         worker = subprocess.Popen(
-            [sys.executable, *WORKER, *(str(folder / name) for name in ("network.h5", "inputs.npy")), str(folder)],
+            [sys.executable, *script, *(str(folder / name) for name in ("network.h5", "inputs.npy")), str(folder)],
             cwd=folder,
             env=_environment(),
             stdin=subprocess.DEVNULL,
@@ -160,13 +182,19 @@ def _failure(errors: Path, log: Path, code: int) -> str:
     return "\n".join(parts)
 
 
-def _read(network: Network, samples: int, folder: Path) -> Recording:
+def read(engine: str, network: Network, samples: int, folder: Path) -> Recording:
+    """What a worker left in its folder.
+
+    Raises:
+        NotSilentError: a gated population spiked outside its windows.
+        LavaError: a machine step was not recorded.
+    """
     membrane = {}
     if network.readout is not None:
         rows = np.load(layout.membrane_file(folder, network.readout))
         membrane[network.readout.id] = _windows(network, network.readout, samples, rows)
     spikes = {p.id: _spikes(network, p, samples, folder) for p in layout.spiking(network)}
-    return Recording("lava", spikes, membrane)
+    return Recording(engine, spikes, membrane)
 
 
 def _spikes(network: Network, population: Population, samples: int, folder: Path) -> npt.NDArray[np.bool_]:

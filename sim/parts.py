@@ -12,6 +12,7 @@ from deploy.activity import PopulationActivity
 from sim import activity, equivalence, float_model
 from sim.equivalence import Comparison
 from sim.float_model import LayerAgreement
+from sim.probe import Probe
 
 Accuracy = dict[str, tuple[int, int]]  # engine or model -> (correct, samples)
 
@@ -24,12 +25,14 @@ class Part:
         comparisons: of the integer engine with each of the others.
         populations: what the integer engine sent.
         floats: agreement with the float model, () where there is none.
+        probe: where the loss begins; of the first part alone, and only where there is a float model.
     """
 
     samples: int
     comparisons: tuple[Comparison, ...]
     populations: tuple[PopulationActivity, ...]
     floats: tuple[LayerAgreement, ...]
+    probe: Probe | None
     accuracy: Accuracy
 
 
@@ -45,6 +48,7 @@ def joined(parts: Sequence[Part]) -> Part:
         comparisons=tuple(map(equivalence.joined, zip(*(p.comparisons for p in parts), strict=True))),
         populations=activity.joined([p.populations for p in parts]),
         floats=tuple(map(float_model.joined, zip(*(p.floats for p in parts), strict=True))),
+        probe=parts[0].probe,
         accuracy={
             name: (sum(p.accuracy[name][0] for p in parts), sum(p.accuracy[name][1] for p in parts))
             for name in parts[0].accuracy

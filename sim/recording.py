@@ -14,7 +14,7 @@ class Recording:
     """One engine's output for a batch of samples.
 
     Attributes:
-        engine: its name ("integer", "torch", "lava", "onnx", "reference").
+        engine: its name ("integer", "torch", "lava", "lava-models", "onnx", "reference").
         spikes: population id -> bool [samples, T, *shape]; every LIF population but the read-out, in network order.
         membrane: population id -> int64 [samples, T, *shape], the read-out's membrane potential in units of v.
     """

@@ -44,10 +44,8 @@ def test_attributes_come_back_where_they_are_asked_for(tmp_path: Path) -> None:
     }
 
 
-def endless(path: Path) -> None:
-    """A file whose damaged heap of texts keeps the HDF5 library busy for ever."""
-    with h5py.File(path, "w") as file:
-        file.create_dataset("text", data="x" * 40, dtype=h5py.string_dtype())
+def damage_heap(path: Path) -> None:
+    """Damage a file's heap of texts so that it keeps the HDF5 library busy for ever."""
     content = bytearray(path.read_bytes())
     heap = content.index(b"GCOL")
     content[heap + 16 : heap + 18] = b"\x00\x00"  # the first object is called free space ...
@@ -56,7 +54,9 @@ def endless(path: Path) -> None:
 
 
 def test_an_endless_heap_is_given_up(tmp_path: Path) -> None:
-    endless(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("text", data="x" * 40, dtype=h5py.string_dtype())
+    damage_heap(tmp_path / "a.h5")
     before = time.monotonic()
     with pytest.raises(UserError, match=r"a\.h5: damaged, or not a test file"):
         read_tree(tmp_path / "a.h5", "a test file", seconds=2)

@@ -30,6 +30,10 @@ from train.errors import CheckFailedError, UserError
 HOSTILE = "<script>alert(1)</script>\"'&<img src=http://example.org/x>{{ 7*7 }}[bold]"
 
 
+LAYER = {"population": "conv1", "agreement": 0.998, "own": 0.999, "count_distance": 0.0123, "correct": 197}
+PROBE = {"samples": 200, "labelled": True, "float_correct": 198, "integer_correct": 196, "loss_begins": "conv1"}
+
+
 def equivalence(network: Network, equal: bool = True) -> dict[str, Any]:
     """What the simulator writes."""
     populations = [
@@ -38,7 +42,7 @@ def equivalence(network: Network, equal: bool = True) -> dict[str, Any]:
     ]
     divergence = {"sample": 1, "step": 2, "population": "conv2", "neuron": [0, 1, 2], "text": f"u = 3 {HOSTILE}"}
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "network": network.digest,
         "comparisons": [
             {
@@ -50,7 +54,7 @@ def equivalence(network: Network, equal: bool = True) -> dict[str, Any]:
                 "divergence": None if equal else divergence,
             }
         ],
-        "float": {"agreement": [{"population": "conv1", "agreement": 0.998}], "accuracy": 0.986},
+        "float": {"agreement": [LAYER], "accuracy": 0.986, "probe": PROBE},
         "accuracy": {"integer": [355, 360], "lava": [20, 20], "float": [356, 360]},
     }
 
@@ -185,12 +189,16 @@ def test_numbers_that_json_cannot_say_become_null(tmp_path: Path, shift_network:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema version 2"),
+        ({"schema_version": 1}, "schema version 1"),
         ({"comparisons": {}}, "field 'comparisons' is dict"),
         ({"comparisons": [{}]}, r"comparisons\[0\]: field 'engines' is missing"),
         ({"accuracy": {"lava": [3, 2]}}, r"'lava' is not \[correct, total\]"),
         ({"accuracy": {"lava": [0, 0]}}, r"'lava' is not \[correct, total\]"),
-        ({"float": {"agreement": [{"population": "a", "agreement": 2}], "accuracy": 0.5}}, "expected a fraction"),
+        ({"float": {"agreement": [{**LAYER, "agreement": 2}], "accuracy": 0.5, "probe": PROBE}}, "expected a fraction"),
+        ({"float": {"agreement": [{**LAYER, "correct": 201}], "accuracy": 0.5, "probe": PROBE}}, "expected 0..200"),
+        ({"float": {"agreement": [{**LAYER, "count_distance": -1}], "accuracy": 0.5, "probe": PROBE}}, "not negative"),
+        ({"float": {"agreement": [LAYER], "accuracy": 0.5, "probe": {**PROBE, "samples": 0}}}, "at least 1"),
+        ({"float": {"agreement": [LAYER], "accuracy": 0.5}}, "'probe' is missing"),
         ({"float": 3}, "field 'accuracy' is missing"),
     ],
 )

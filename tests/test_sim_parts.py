@@ -21,6 +21,7 @@ from export.store import write_network
 from sim import activity, equivalence, fast, parts
 from sim.command import simulate
 from sim.float_model import LayerAgreement, joined
+from sim.probe import Probe
 from sim.recording import Recording
 from train import distributed, runs
 from train.errors import UserError
@@ -47,7 +48,8 @@ def test_parts_give_what_the_whole_gives(size: int, flipped: tuple[int, int] | N
             samples=len(x[part]),
             comparisons=(equivalence.part(shift_network, cut(ours, part), cut(theirs, part), x[part]),),
             populations=activity.populations(shift_network, cut(ours, part), x[part]),
-            floats=(LayerAgreement("conv2", len(x[part]), 1, 2, 3),),
+            floats=(LayerAgreement("conv2", len(x[part]), 1, 5, 2, 3),),
+            probe=Probe(1, False, 1, 1, (), None) if part.start == 0 else None,
             accuracy={"integer": (1, len(x[part]))},
         )
         for part in parts.cuts(len(x), size)
@@ -62,12 +64,15 @@ def test_parts_give_what_the_whole_gives(size: int, flipped: tuple[int, int] | N
     for a, b in zip(complete.populations, counts.populations, strict=True):
         for name, value in asdict(b).items():
             np.testing.assert_array_equal(asdict(a)[name], value)
-    assert whole.floats == (LayerAgreement("conv2", 7, len(found), 2 * len(found), 3 * len(found)),)
+    assert whole.floats == (LayerAgreement("conv2", 7, *(n * len(found) for n in (1, 5, 2, 3))),)
+    assert whole.probe == found[0].probe
     assert whole.accuracy == {"integer": (len(found), 7)}
 
 
 def test_agreement_is_a_fraction_of_all() -> None:
-    assert joined([LayerAgreement("a", 10, 5, 1, 2), LayerAgreement("a", 30, 30, 0, 4)]).agreement == 35 / 40
+    whole = joined([LayerAgreement("a", 10, 5, 3, 1, 2), LayerAgreement("a", 30, 30, 1, 4, 4)])
+    assert whole.agreement == 35 / 40
+    assert whole.count_distance == 4 / 5
 
 
 def test_a_part_may_be_silent_but_not_all_of_it(shift_network: Network) -> None:

@@ -46,13 +46,11 @@ class Graph:
     """A connected process graph that is ready to run.
 
     Attributes:
-        entry: any of its processes; running it runs all.
-        membrane: the sink that holds the read-out's v, None if the network has no read-out.
+        processes: population id -> its process; running one of them runs all.
         steps: machine steps to run.
     """
 
-    entry: Any
-    membrane: Any | None
+    processes: Mapping[str, Any]
     steps: int
 
 
@@ -69,11 +67,16 @@ def build(network: Network, inputs: Ints, folder: Path) -> Graph:
         _create_recording(path, (steps, population.size))
         sink = Record(shape=(population.size,), path=path)
         processes[population.id].s_out.connect(sink.a_in)
-    membrane = None
-    if network.readout is not None:
-        membrane = Read(buffer=steps)
-        membrane.connect_var(processes[network.readout.id].v)
-    return Graph(processes[network.source.id], membrane, steps)
+    return Graph(processes, steps)
+
+
+def read_membrane(network: Network, graph: Graph) -> Read | None:
+    """A sink that will hold the read-out's v at the end of every step; None if the network has no read-out."""
+    if network.readout is None:
+        return None
+    membrane = Read(buffer=graph.steps)
+    membrane.connect_var(graph.processes[network.readout.id].v)
+    return membrane
 
 
 def _process(network: Network, population: Population, inputs: Ints) -> Any:

@@ -40,14 +40,16 @@ def run(network: Network, inputs: np.ndarray[Any, np.dtype[np.int64]], folder: P
     from deploy.lava import build  # imports lava, so after the shims
 
     graph = build.build(network, inputs, folder)
+    sink = build.read_membrane(network, graph)
+    entry = graph.processes[network.source.id]
     config = Loihi2SimCfg(select_tag="fixed_pt")
     _abort_when_a_child_ends(folder / layout.ERRORS)
-    graph.entry.run(condition=RunSteps(num_steps=graph.steps, blocking=True), run_cfg=config)
-    if graph.membrane is not None and network.readout is not None:
-        membrane = graph.membrane.data.get()  # (size, steps), float64 but whole numbers below 2^24
+    entry.run(condition=RunSteps(num_steps=graph.steps, blocking=True), run_cfg=config)
+    if sink is not None and network.readout is not None:
+        membrane = sink.data.get()  # (size, steps), float64 but whole numbers below 2^24
         np.save(layout.membrane_file(folder, network.readout), membrane.T.astype(np.int64))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    graph.entry.stop()
+    entry.stop()
 
 
 def _abort_when_a_child_ends(errors: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from train import runs
 from train.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 COMMAND = "python -m sim"
 
 
@@ -17,7 +18,7 @@ def read_equivalence(path: Path) -> dict[str, Any]:
 
     Returns:
         {"network", "comparisons": [{"engines", "samples", "steps", "equal", "populations", "divergence"}],
-        "float": {"agreement", "accuracy"} or None, "accuracy": {name: [correct, total]}}.
+        "float": {"agreement": [...], "accuracy", "probe"} or None, "accuracy": {name: [correct, total]}}.
 
     Raises:
         UserError: the file is missing, not JSON, or has a field of another kind; the message names the field.
@@ -103,14 +104,43 @@ def _float(data: Any) -> dict[str, Any] | None:
     if data is None:
         return None
     accuracy = None if isinstance(data, dict) and data.get("accuracy") is None else _number(data, "accuracy", "float")
+    probe = _probe(_get(data, "probe", dict, "float"), "float.probe")
+    layers = [_layer(item, f"float.agreement[{i}]", probe["samples"]) for i, item in _list(data, "agreement", "float")]
+    return {"agreement": layers, "accuracy": accuracy, "probe": probe}
+
+
+def _layer(data: Any, where: str, samples: int) -> dict[str, Any]:
+    distance = float(_get(data, "count_distance", (int, float), where))
+    if not 0 <= distance < math.inf:
+        raise UserError(f"field 'count_distance' is {distance}, expected a number that is not negative", where=where)
     return {
-        "agreement": [
-            {"population": _get(item, "population", str, where), "agreement": _number(item, "agreement", where)}
-            for index, item in _list(data, "agreement", "float")
-            for where in [f"float.agreement[{index}]"]
-        ],
-        "accuracy": accuracy,
+        "population": _get(data, "population", str, where),
+        "agreement": _number(data, "agreement", where),
+        "own": _number(data, "own", where),
+        "count_distance": distance,
+        "correct": _count(data, "correct", samples, where),
     }
+
+
+def _probe(data: Any, where: str) -> dict[str, Any]:
+    samples = _get(data, "samples", int, where)
+    if samples < 1:
+        raise UserError(f"field 'samples' is {samples}, expected at least 1", where=where)
+    begins = None if data.get("loss_begins") is None else _get(data, "loss_begins", str, where)
+    return {
+        "samples": samples,
+        "labelled": _get(data, "labelled", bool, where),
+        "float_correct": _count(data, "float_correct", samples, where),
+        "integer_correct": _count(data, "integer_correct", samples, where),
+        "loss_begins": begins,
+    }
+
+
+def _count(data: Any, key: str, samples: int, where: str) -> int:
+    count: int = _get(data, key, int, where)
+    if not 0 <= count <= samples:
+        raise UserError(f"field {key!r} is {count}, expected 0..{samples}", where=where)
+    return count
 
 
 def _number(data: Any, key: str, where: str) -> float:

@@ -1,91 +1,17 @@
-"""The parts of a netx HDF5 file as arrays and texts, read as data from strangers: sizes first, hard links only."""
+"""The parts of a netx HDF5 file: one group's members by name, checked as they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeAlias
 
-import h5py
 import numpy as np
 
 from export import limits
+from export.hdf5_tree import Tree
 from export.network import Ints
 from train.errors import UserError
 
-MAX_BYTES = 2 << 30  # of all arrays together
-MAX_PARTS = 100_000
-MAX_DEPTH = 8
-MAX_TEXT = 1000
-
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Tree: TypeAlias = dict[str, Array]  # path without leading slash -> array; texts are arrays of str
-
-
-def read_tree(path: Path) -> Tree:
-    """Every dataset of a file.
-
-    Raises:
-        UserError: missing, damaged, too large, or with links to elsewhere; one line that names the file.
-    """
-    if not path.is_file():
-        raise UserError("no such file", where=str(path))
-    try:
-        with h5py.File(path, "r") as file:
-            return dict(_walk(file, "", _Budget(), 0))
-    except UserError as error:
-        raise UserError(error.what, where=str(path)) from error
-    except Exception as error:  # whatever h5py and numpy make of a damaged file
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise UserError(f"damaged, or not a netx file: {reason}", where=str(path)) from error
-
-
-class _Budget:
-    """Parts and bytes read so far; more than the limits are refused."""
-
-    def __init__(self) -> None:
-        self.parts, self.bytes = 0, 0
-
-    def spend(self, size: int, place: str) -> None:
-        self.parts, self.bytes = self.parts + 1, self.bytes + size
-        if self.parts > MAX_PARTS:
-            raise UserError(f"more than {MAX_PARTS} parts")
-        if self.bytes > MAX_BYTES:
-            raise UserError(f"{place} makes it {self.bytes} bytes, limit {MAX_BYTES}")
-
-
-def _walk(group: h5py.Group, prefix: str, budget: _Budget, depth: int) -> Iterator[tuple[str, Array]]:
-    if depth > MAX_DEPTH:
-        raise UserError(f"groups nested deeper than {MAX_DEPTH}")
-    for key in group:
-        place = f"{prefix}{key}"
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise UserError(f"{place[:80]!r} is a link, which this program does not follow")
-        member = group[key]
-        if isinstance(member, h5py.Group):
-            budget.spend(0, place)
-            yield from _walk(member, f"{place}/", budget, depth + 1)
-        elif isinstance(member, h5py.Dataset):
-            yield place, _dataset(member, place, budget)
-        else:
-            raise UserError(f"{place[:80]!r} is neither a group nor a dataset")
-
-
-def _dataset(dataset: h5py.Dataset, place: str, budget: _Budget) -> Array:
-    if dataset.size is None or dataset.external or dataset.is_virtual:
-        raise UserError(f"{place} is empty, or keeps its data in another file")
-    if h5py.check_string_dtype(dataset.dtype) is not None:
-        if dataset.size > 1:
-            raise UserError(f"{place} holds {dataset.size} texts, expected one")
-        budget.spend(MAX_TEXT, place)
-        text = str(np.asarray(dataset.asstr("ascii")[()], dtype=object).reshape(-1)[0])
-        if len(text) > MAX_TEXT:
-            raise UserError(f"{place} holds a text of {len(text)} characters, limit {MAX_TEXT}")
-        return np.array(text)
-    if dataset.dtype.kind not in "biuf":
-        raise UserError(f"{place} has dtype {dataset.dtype}, expected numbers or a text")
-    budget.spend(dataset.nbytes, place)
-    return np.asarray(dataset[()])
 
 
 class Part:

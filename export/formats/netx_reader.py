@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from export import limits
-from export.formats.netx_file import Part, Tree, read_tree
+from export.formats.netx_file import Part
+from export.hdf5_tree import Tree, read_tree
 from export.network import LIF, Connection, Convolution, Dense, Ints, Network, Population, Source, Synapses
 from train.errors import UserError
 
@@ -49,7 +50,7 @@ def read_netx(path: Path, given: Given) -> Network:
     Raises:
         UserError: missing, damaged, or not reproducible exactly; the message names the file and the layer.
     """
-    tree = read_tree(path)
+    tree = read_tree(path, "a netx file")
     try:
         return from_tree(tree, given, path.stem)
     except UserError as error:
