@@ -78,7 +78,7 @@ def _column_block(
     units = module.unit if columns is None else module.unit[columns]
     values = module.values if columns is None else module.values[:, columns]
     unit = float(units.reshape(-1)[0])
-    return _array(values * unit / scale) * _window(before, source), int(unit).bit_length() - 1
+    return _array(values * unit / scale) * _window(before, source), int(np.log2(unit))
 
 
 def _window(before: list[g.Node], source: str) -> int:

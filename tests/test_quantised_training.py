@@ -84,14 +84,16 @@ def comparisons(network: Network, model: torch.nn.Module, x: np.ndarray) -> list
 
 @given(
     bits=st.integers(2, 8),
-    exponent=st.integers(0, 9),
+    exponent=st.integers(-6, 9),
     scale=st.floats(0.1, 1e5),
     values=st.lists(st.floats(-2, 2), min_size=1, max_size=20),
 )
 @settings(max_examples=200, deadline=None)
 def test_training_and_export_round_weights_alike(bits: int, exponent: int, scale: float, values: list[float]) -> None:
     weight = np.array([values])
-    expected = quantise_weights(weight, np.array([scale]), exponent, Signed(bits)).values
+    exponent = max(exponent, Signed(bits).smallest_exponent)
+    weights = quantise_weights(weight, np.array([scale]), exponent, Signed(bits))
+    expected = (weights.values << weights.exponent) / 2.0**exponent
     factor, unit = torch.tensor([[scale]], dtype=torch.float64), torch.tensor([2.0**exponent], dtype=torch.float64)
     found = weight_values(torch.from_numpy(weight), factor, unit, Signed(bits))
     np.testing.assert_array_equal(found.numpy(), expected)

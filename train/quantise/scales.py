@@ -50,7 +50,7 @@ class Scaled:
     """scale (O,); for each term its units, one for each half, and its limit (O,); the bias's limit (O,)."""
 
     scale: Tensor
-    units: tuple[tuple[int, ...], ...]
+    units: tuple[tuple[float, ...], ...]
     limits: tuple[Tensor, ...]
     bias_limit: Tensor
 
@@ -90,7 +90,7 @@ def scaled(
 
 
 def _clipping(
-    terms: tuple[Term, ...], scale: Tensor, units: tuple[tuple[int, ...], ...], most: Tensor, grid: Signed, shared: bool
+    terms: tuple[Term, ...], scale: Tensor, units: tuple[tuple[float, ...], ...], most: Tensor, grid: Signed, shared: bool
 ) -> Tensor:
     """The scale times the factor of the smallest squared error: above 1 clips a few weights for finer steps of all."""
     best, chosen = torch.full_like(scale, torch.inf), scale
@@ -130,7 +130,7 @@ def _parts(weight: Tensor, halves: tuple[slice, ...]) -> list[Tensor]:
     return [weight[:, half] for half in halves] if weight.ndim > 1 else [weight]
 
 
-def _unit(weight: Tensor, scale: Tensor, grid: Signed, where: str) -> int:
+def _unit(weight: Tensor, scale: Tensor, grid: Signed, where: str) -> float:
     exponent = finest_exponent(float((weight.abs().amax(1) * scale).max()), grid)
     if exponent is None:
         raise UserError(
@@ -138,4 +138,4 @@ def _unit(weight: Tensor, scale: Tensor, grid: Signed, where: str) -> int:
             where=where,
             hint="train longer before --quantize takes over",
         )
-    return 1 << exponent
+    return 2.0**exponent
