@@ -42,6 +42,9 @@ CONFIGS = {
     "adaptive-lif": replace(SHIFTED, neuron="adaptive-lif"),
     "plif": replace(SHIFTED, neuron="plif"),
     "if": ModelConfig(neuron="if", time_steps=7),
+    "shift-of-currents": replace(SHIFTED, shift_position="current"),
+    "recurrent": ModelConfig(model="recurrent", neuron="da-lif"),
+    "overlapping-pool": ModelConfig(model="resnet-18-imagenet", width=1 / 16, temporal_shift=True),
 }
 TRAINING = TrainConfig(model=SHIFTED, epochs=3, quantize=True, quantize_epochs=1, device="cpu")
 
@@ -328,8 +331,6 @@ def test_learning_rate_of_the_integer_epochs() -> None:
     [
         ({"model": replace(SHIFTED, attention="fsta")}, "--quantize takes no --attention fsta"),
         ({"model": ModelConfig(neuron="relu")}, "--quantize takes no --neuron relu"),
-        ({"model": ModelConfig(model="recurrent")}, "--quantize takes no --model recurrent"),
-        ({"model": replace(SHIFTED, shift_position="current")}, "--quantize takes no --shift-position current"),
         ({"quantize_epochs": 3}, "--init RUN"),
         ({"quantize_bits": 9}, "--quantize-bits 9, allowed 2..8"),
         ({"quantize": False}, "--quantize-epochs 1 needs --quantize"),
@@ -345,8 +346,6 @@ def test_what_cannot_be_trained_in_integers(change: dict[str, Any], message: str
     [
         (replace(SHIFTED, attention="fsta"), "no --attention with --quantize"),
         (ModelConfig(neuron="relu"), "no --neuron relu"),
-        (ModelConfig(model="recurrent"), "--quantize has no rule|no --model recurrent"),
-        (replace(SHIFTED, shift_position="current"), "use --shift-position conv-input"),
     ],
 )
 def test_layers_without_a_rule_are_named(config: ModelConfig, message: str) -> None:

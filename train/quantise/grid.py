@@ -11,9 +11,9 @@ from train.quantise import limits
 class Signed:
     """Signed weights of `bits` bits, at the top of Loihi's range: multiples of 2^(9 - bits) in [-256, 254], times 2^e.
 
-    Loihi's arithmetic shifts the weighted sum right where e < 0. Such a weight is a multiple of 2^(9 - bits), so down to
-    `smallest_exponent` no bit of the sum is lost and the even weight w 2^e with exponent 0 does the same: that is what
-    a network holds, so fewer bits never mean coarser steps than the current has room for.
+    Loihi's arithmetic shifts the weighted sum right where e < 0. Such a weight is a multiple of 2^(9 - bits), so down
+    to `smallest_exponent` no bit of the sum is lost, and the even weight w 2^e with exponent 0 does the same: that is
+    what a network holds. So fewer bits never mean coarser steps than the current has room for.
 
     Attributes:
         largest_exponent: where the search for a weight exponent starts; more than 4 only costs bits of the threshold.
