@@ -10,7 +10,7 @@ their own from here on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from train.quantise.wiring import CurrentShift, Spikes, Synapse
 class Edges(Synapse):
     """What a neighbour outside the window does not bring: one weight for each of the shifted channels, (past,)."""
 
-    split: Split = Split(0, 0)
+    split: Split = field(kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -154,9 +154,9 @@ def _cropped(images: Tensor, crop: Crop) -> Tensor:
 
 
 class IntegerScale(IntegerSynapses):
-    """One weight a channel, (C,): what a shortcut adds to a current; spikes [T, B, C or more, H, W] to a_in [T, B, C, H, W].
+    """One weight a channel, (C,): what a shortcut adds to a current; spikes to a_in [T, B, C, H, W].
 
-    `pool`: sums over windows that come first, None where there are none.
+    Spikes may have more channels, which are left out. `pool`: sums over windows that come first, None for none.
     """
 
     def __init__(
@@ -184,8 +184,8 @@ class IntegerLinear(IntegerSynapses):
 class IntegerEdges(IntegerSynapses):
     """Temporal shift of currents: the neighbour's a_in [T, B, C', ...] of the first C' channels joins its own.
 
-    A neighbour outside the window brings no bias, so at the window's edges each of those channels has one weight, (C',),
-    that takes its share of the bias away: channels [0, future) at the last step, the others at the first.
+    A neighbour outside the window brings no bias, so at the window's edges each of those channels has one weight,
+    (C',), that takes its share of the bias away: channels [0, future) at the last step, the others at the first.
     """
 
     def __init__(self, weight: Tensor, numbers: Numbers, grid: Signed, layout: Layout, split: Split) -> None:
