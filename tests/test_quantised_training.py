@@ -295,8 +295,9 @@ def test_less_than_half_a_step_changes_nothing(run: Path) -> None:
     assert exported(model).digest == before
 
 
-def test_autocast_does_not_reach_the_integers(run: Path) -> None:
-    model = restore(run).model
+@pytest.mark.parametrize("name", ["trained", "shift-of-currents", "recurrent"])
+def test_autocast_does_not_reach_the_integers(name: str, run: Path) -> None:
+    model = restore(run).model if name == "trained" else prepare(warmed(CONFIGS[name], 0), data.spec("digits"), STEPS)
     x = torch.from_numpy(inputs(8)).transpose(0, 1).float()
     with torch.no_grad():
         plain = model(x)

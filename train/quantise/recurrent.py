@@ -23,6 +23,10 @@ class IntegerRecurrent(nn.Module):
         self.neurons, self.weights = neurons, weights
 
     def forward(self, current: Tensor) -> Tensor:
+        with torch.autocast(current.device.type, enabled=False):
+            return self._forward(current)
+
+    def _forward(self, current: Tensor) -> Tensor:
         lif = self.neurons
         weight, bias = self.weights.effective().flatten(1), lif.bias_in_v
         unit = rows(lif.scale, lif.bias) * (1 << limits.STATE_SHIFT)
