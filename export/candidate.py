@@ -92,7 +92,7 @@ def integers(layer: Layer, scale: Floats, top: Floats, grid: Signed) -> Integers
 
 def rounded(weight: Floats, scale: Floats, exponent: int, grid: Signed) -> tuple[Singles, Floats]:
     """The values of `quantise_weights` in units of a_in, and each channel's squared error in float units (C,)."""
-    unit = float(grid.step << exponent)
+    unit = grid.unit(exponent)
     return scores.rounded(weight, scale / unit, limits.WEIGHT_RANGE[0] / grid.step, grid.largest / grid.step, unit)
 
 

@@ -9,6 +9,7 @@ apart from each other, and in rounds: few samples decide which factors of a chan
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,8 +67,26 @@ def search(
         top = scales * grid.largest * 2.0**power
         if integers(layer, top * FACTORS[-1], top, grid) is not None:  # the largest factor is the hardest to prove
             apart = isinstance(granularity, PerChannel) and isinstance(node, Neuron)
-            return _choice(layer, _best(layer, top, grid, apart), top, grid)
+            found = [(*_best(layer, t, grid, apart), t) for t in (top, *(_levelled(layer, top, grid) if apart else ()))]
+            _, scale, top = min(found, key=lambda item: item[0])
+            return _choice(layer, scale, top, grid)
     raise _refused(node)
+
+
+def _levelled(layer: Layer, top: Floats, grid: Signed) -> Iterator[Floats]:
+    """Smaller scales for the channels that fill the grid, so that those which lack the room come closer to filling it.
+
+    All channels of a layer share its exponents. Weights of fewer than 8 bits have finer grids left, at the price of
+    coarser thresholds, so the search looks at each.
+    """
+    full = grid.largest / layer.peaks
+    for exponent in range(-1, grid.smallest_exponent - 1, -1):
+        level = full * 2.0**exponent
+        if not (top < 2 * level).any():
+            continue  # every channel fills the grid without it
+        yield np.minimum(top, level)
+        if (top >= level).all():
+            return
 
 
 def _refused(node: Neuron | Accumulate) -> UserError:
@@ -109,8 +128,8 @@ def _channel_scales(layer: Layer, grid: Signed, granularity: Granularity) -> Flo
     return np.full_like(layer.peaks, 1 / layer.peaks.max())  # classes of a read-out must stay comparable
 
 
-def _best(layer: Layer, top: Floats, grid: Signed, apart: bool) -> Floats:
-    """The best scale of each channel, (C,); one for all of them unless they are `apart`."""
+def _best(layer: Layer, top: Floats, grid: Signed, apart: bool) -> tuple[float, Floats]:
+    """What it loses, and the best scale of each channel, (C,); one for all of them unless they are `apart`."""
     channels = np.arange(len(top))
     shifts = exponents(layer, top, grid)
     assert shifts is not None, "the largest factor was proved"
@@ -123,10 +142,10 @@ def _best(layer: Layer, top: Floats, grid: Signed, apart: bool) -> Floats:
         if not apart:
             wrong, error = (np.broadcast_to(x.sum(1, keepdims=True), x.shape) for x in (wrong, error))
         order = np.lexsort((error, wrong), axis=0)
-        scales = scales[order[:stay], channels]
+        scales, lost = scales[order[:stay], channels], float(wrong[order[0], channels].sum()) / len(samples)
         if len(samples) == layer.target.shape[1]:
             break  # another round would see the same
-    return np.asarray(scales[0])
+    return lost, np.asarray(scales[0])
 
 
 def _samples(layer: Layer, values: int) -> Ints:

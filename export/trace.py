@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import nn
 
 from export import graph as g
 from export import trace_attention, trace_integers
@@ -17,16 +16,9 @@ from train import layers
 from train.data.spec import DataSpec
 from train.errors import UserError
 from train.layers.neurons import LearnableNeuron
+from train.tracing import pair, traced
 
 NEURONS = (layers.LIF, LearnableNeuron)
-
-
-class _Tracer(fx.Tracer):
-    """Traces down to this project's layers."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        ours = ("train.layers", "train.quantise", "torch.nn")
-        return type(m).__module__.startswith(ours) and not isinstance(m, nn.Sequential)
 
 
 def trace(model: nn.Module, data: DataSpec, steps: int, name: str) -> g.Graph:
@@ -35,46 +27,30 @@ def trace(model: nn.Module, data: DataSpec, steps: int, name: str) -> g.Graph:
     Raises:
         UserError: an operation or layer that the exporter has no rule for; the message names its module path.
     """
-    traced = _Tracer().trace(model)
-    modules = dict(model.named_modules())
     nodes: list[g.Node] = []
-    ids: dict[fx.Node, str] = {}
-    for step in traced.nodes:
-        inputs = tuple(ids[argument] for argument in step.all_input_nodes if argument in ids)
-        if step.op == "placeholder":
-            free = "input" if "input" not in modules else "input.values"  # a layer may have this name
+    ids: dict[str, str] = {}
+    for step in traced(model, _HINT):
+        inputs, module, path = tuple(ids[name] for name in step.inputs), step.module, step.place
+        if module is None and not inputs:
+            free = "input" if "input" not in dict(model.named_modules()) else "input.values"  # a layer may be called so
             nodes.append(g.Input(free, step.name, (), data.shape, data.levels))
-        elif step.op == "call_module":
-            module, path = modules[str(step.target)], str(step.target)
-            if isinstance(module, nn.Identity):
-                ids[step] = inputs[0]
-                continue
-            if isinstance(module, trace_integers.LAYERS):
-                nodes = trace_integers.expand(module, path, inputs, nodes)
-            elif isinstance(module, NEURONS):
-                nodes += _neuron(module, path, inputs, g.Graph(name, tuple(nodes), steps).shapes[inputs[0]][0])
-            elif isinstance(module, layers.PositionCode):
-                nodes += _position_code(module, path, inputs, g.Graph(name, tuple(nodes), steps))
-            elif isinstance(module, layers.Recurrent):
-                nodes += _recurrent(module, path, inputs)
-            else:
-                nodes.append(_module(module, path, inputs))
-        elif step.op == "call_function" and step.target in (operator.add, torch.add):
-            nodes.append(g.Add(step.name, _place(step), inputs))
-        elif step.op == "output":
-            break
+        elif module is None:
+            nodes.append(g.Add(step.name, path, inputs))
+        elif isinstance(module, trace_integers.LAYERS):
+            nodes = trace_integers.expand(module, path, inputs, nodes, steps)
+        elif isinstance(module, NEURONS):
+            nodes += _neuron(module, path, inputs, g.Graph(name, tuple(nodes), steps).shapes[inputs[0]][0])
+        elif isinstance(module, layers.PositionCode):
+            nodes += _position_code(module, path, inputs, g.Graph(name, tuple(nodes), steps))
+        elif isinstance(module, layers.Recurrent):
+            nodes += _recurrent(module, path, inputs)
         else:
-            raise UserError(f"no rule for the operation {step.target}", where=_place(step), hint=_HINT)
-        ids[step] = nodes[-1].id
+            nodes.append(_module(module, path, inputs))
+        ids[step.name] = nodes[-1].id
     return g.Graph(name, tuple(nodes), steps)
 
 
 _HINT = "build the model from train.layers, or add a rule in export/trace.py"
-
-
-def _place(step: fx.Node) -> str:
-    stack = step.meta.get("nn_module_stack") or {}
-    return next(reversed(stack.values()))[0] if stack else step.name
 
 
 def _array(tensor: torch.Tensor) -> g.Floats:
@@ -114,23 +90,18 @@ def _convolution(module: layers.Conv2d, path: str, inputs: tuple[str, ...]) -> g
         inputs,
         _array(module.weight),
         _bias(module.bias),
-        _pair(module.stride),
-        _pair(module.padding),
-        _pair(module.dilation),
+        pair(module.stride),
+        pair(module.padding),
+        pair(module.dilation),
         module.groups,
     )
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    first, second = (value, value) if isinstance(value, int) else value
-    return int(first), int(second)
-
-
 def _pool(module: layers.AvgPool2d, path: str, inputs: tuple[str, ...]) -> g.Node:
-    padding = _pair(module.padding)
+    padding = pair(module.padding)
     if module.ceil_mode or (padding != (0, 0) and not module.count_include_pad):
         raise UserError("average pooling with ceil_mode or without its padding in the mean has no rule", where=path)
-    kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+    kernel, stride = pair(module.kernel_size), pair(module.stride)
     return g.AveragePool(path, path, inputs, kernel, stride, padding, module.divisor_override)
 
 

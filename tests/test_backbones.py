@@ -28,6 +28,7 @@ from train import models
 from train.choices import ModelName, NeuronName, ShiftPosition
 from train.config import ModelConfig
 from train.data import DataSpec
+from train.quantise.prepare import prepare
 
 SPEC = DataSpec("random", (2, 16, 16), 5, 15, (7.0, 7.0), (5.0, 5.0))
 STEPS, SAMPLES = 3, 2
@@ -133,6 +134,21 @@ def test_integer_reference_and_torch_are_equal(case: Case) -> None:
     integer = fast.run(network, x)
     assert exact(network, integer, torch_engine.run(network, model, x), x).spikes > 0
     assert exact(network, integer, reference.run(network, x), x).spikes > 0
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, id=label(c), marks=() if c in SOME else pytest.mark.slow) for c in ALL]
+)
+def test_trained_in_integers_is_the_network(case: Case) -> None:
+    """--quantize takes it; nothing is searched, and the training model shares no number with the network file."""
+    model = prepare(lively(case).float(), SPEC, STEPS)  # type: ignore[arg-type]
+    stages = lower_graph(trace(model, SPEC, STEPS, case.model))
+    network = compile_graph(stages, frames(1, seed=1).swapaxes(0, 1).astype(np.float64)).network
+    assert all(record.spike_agreement == 1 and record.saturated == 0 for record in network.records)
+    x = frames(SAMPLES)
+    own = torch_engine.run(network, model, x)
+    assert exact(network, fast.run(network, x), own, x).spikes > 0
+    assert exact(network, reference.run(network, x[:1]), own, x[:1]).spikes > 0
 
 
 @pytest.mark.lava

@@ -14,7 +14,6 @@ from torch import nn
 from export import graph as g
 from export.graph import Graph
 from export.interpret import interpret
-from export.passes import compose_pooling as pooling
 from export.passes import distribute_sums as distribution
 from export.passes.compose_pooling import compose_pooling
 from export.passes.delay_before_pooling import delay_before_pooling
@@ -27,6 +26,7 @@ from export.trace import trace
 from train import data, layers, models
 from train.config import ModelConfig
 from train.errors import UserError
+from train.quantise import composition
 
 
 @st.composite
@@ -280,8 +280,8 @@ def test_pooling_before_a_convolution_takes_as_few_convolutions_as_its_edges_nee
 
 def test_a_forgotten_crop_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = _pooled(3, 2, 1, 14)
-    taps = pooling._taps
-    monkeypatch.setattr(pooling, "_taps", lambda *a: [replace(tap, crop=(0, 0)) for tap in taps(*a)])
+    taps = composition._taps
+    monkeypatch.setattr(composition, "_taps", lambda *a: [replace(tap, crop=(0, 0)) for tap in taps(*a)])
     with pytest.raises(AssertionError, match="lif"):
         assert_same(graph, compose_pooling(graph), random_inputs(graph))
 

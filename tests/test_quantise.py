@@ -17,18 +17,36 @@ from sim import equivalence, fast, reference
 from train.errors import UserError
 
 
-@given(bits=st.integers(2, 8), seed=st.integers(0, 1000), exponent=st.integers(0, 5))
+@given(bits=st.integers(2, 8), seed=st.integers(0, 1000), exponent=st.integers(-6, 5))
 def test_weights_land_on_the_grid_no_further_than_half_a_step(bits: int, seed: int, exponent: int) -> None:
     grid, rng = Signed(bits), np.random.default_rng(seed)
+    exponent = max(exponent, grid.smallest_exponent)
     weight, scale = rng.normal(0, 1, (3, 4)), rng.uniform(10, 200, 3)
     found = quantise.quantise_weights(weight, scale, exponent, grid)
-    assert not (found.values % grid.step).any()
-    assert found.values.min() >= -256
-    assert found.values.max() <= grid.largest
-    exact = weight * scale[:, None] / (1 << exponent)
+    assert found.exponent == max(exponent, 0)
+    values = (found.values << found.exponent) / 2.0**exponent
+    assert not (values % grid.step).any()
+    assert not (found.values % 2).any()
+    assert values.min() >= -256
+    assert values.max() <= grid.largest
+    assert len(np.unique(found.values)) <= 1 << bits
+    exact = weight * scale[:, None] / 2.0**exponent
     inside = (exact <= grid.largest) & (exact >= -256)
-    assert np.abs(found.values - exact)[inside].max(initial=0) <= grid.step / 2
+    assert np.abs(values - exact)[inside].max(initial=0) <= grid.step / 2
     assert found.saturated <= np.count_nonzero(~inside)
+
+
+@given(bits=st.integers(2, 7), exponent=st.integers(-6, -1), seed=st.integers(0, 1000))
+def test_a_negative_exponent_loses_nothing_to_the_floor(bits: int, exponent: int, seed: int) -> None:
+    """Lava: a = (W s) >> -exponent with W at the top of the range. The network's small even weights give the same."""
+    grid, rng = Signed(bits), np.random.default_rng(seed)
+    exponent = max(exponent, grid.smallest_exponent)
+    spikes = rng.integers(-100, 100, (6, 50))
+    steps = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (4, 6))
+    exact = (steps * grid.step) @ spikes >> -exponent
+    found = quantise.quantise_weights(steps * grid.unit(exponent), np.ones(4), exponent, grid)
+    np.testing.assert_array_equal(found.values @ spikes, exact)
+    assert found.saturated == 0
 
 
 @given(peak=st.floats(0.01, 60000), bits=st.integers(2, 8))
@@ -38,7 +56,7 @@ def test_finest_exponent_is_the_smallest_that_holds_the_peak(peak: float, bits: 
     assert exponent is not None
     one = np.array([1.0])
     assert quantise.quantise_weights(np.array([[peak]]), one, exponent, grid).saturated == 0
-    if exponent:
+    if exponent > grid.smallest_exponent:
         assert quantise.quantise_weights(np.array([[peak]]), one, exponent - 1, grid).saturated == 1
 
 

@@ -25,9 +25,12 @@ from train.kernels import fixed_point
 from train.models import Classifier
 from train.quantise.grid import Signed
 from train.quantise.layers import constrain, is_prepared
+from train.quantise.neurons import IntegerLIF
 from train.quantise.prepare import prepare
+from train.quantise.recurrent import IntegerRecurrent
 from train.quantise.straight_through import bias_values, integer_lif, weight_values
-from train.quantise.synapses import IntegerConv2d, IntegerSynapses
+from train.quantise.synapses import IntegerConv2d, IntegerLinear, IntegerSynapses, Numbers
+from train.quantise.weight_layout import ByChannel
 from train.restore import restore
 from train.surrogate import TanhWindow
 
@@ -42,7 +45,11 @@ CONFIGS = {
     "adaptive-lif": replace(SHIFTED, neuron="adaptive-lif"),
     "plif": replace(SHIFTED, neuron="plif"),
     "if": ModelConfig(neuron="if", time_steps=7),
+    "shift-of-currents": replace(SHIFTED, shift_position="current"),
+    "recurrent": ModelConfig(model="recurrent", neuron="da-lif"),
+    "overlapping-pool": ModelConfig(model="resnet-18-imagenet", width=1 / 16, temporal_shift=True),
 }
+MOVED = ("shift", "residual-shift", "shift-of-currents", "recurrent", "overlapping-pool")
 TRAINING = TrainConfig(model=SHIFTED, epochs=3, quantize=True, quantize_epochs=1, device="cpu")
 
 
@@ -63,6 +70,9 @@ def warmed(config: ModelConfig, seed: int) -> Classifier:
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.2, 1.5)
             torch.nn.init.normal_(module.bias, 0.1, 0.4)
+    if isinstance(model, models.RecurrentDense):
+        torch.nn.init.normal_(model.input.weight, 0, 0.1)
+        torch.nn.init.normal_(model.hidden.weight, 0, 0.3)
     return model.eval()
 
 
@@ -84,14 +94,16 @@ def comparisons(network: Network, model: torch.nn.Module, x: np.ndarray) -> list
 
 @given(
     bits=st.integers(2, 8),
-    exponent=st.integers(0, 9),
+    exponent=st.integers(-6, 9),
     scale=st.floats(0.1, 1e5),
     values=st.lists(st.floats(-2, 2), min_size=1, max_size=20),
 )
 @settings(max_examples=200, deadline=None)
 def test_training_and_export_round_weights_alike(bits: int, exponent: int, scale: float, values: list[float]) -> None:
     weight = np.array([values])
-    expected = quantise_weights(weight, np.array([scale]), exponent, Signed(bits)).values
+    exponent = max(exponent, Signed(bits).smallest_exponent)
+    weights = quantise_weights(weight, np.array([scale]), exponent, Signed(bits))
+    expected = (weights.values << weights.exponent) / 2.0**exponent
     factor, unit = torch.tensor([[scale]], dtype=torch.float64), torch.tensor([2.0**exponent], dtype=torch.float64)
     found = weight_values(torch.from_numpy(weight), factor, unit, Signed(bits))
     np.testing.assert_array_equal(found.numpy(), expected)
@@ -148,6 +160,35 @@ def test_gradient_is_that_of_the_float_neuron(leak: float | tuple[float, ...]) -
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 / float(scale.min()))
 
 
+def test_gradient_of_recurrence_is_that_of_the_float_layer() -> None:
+    """At a fine scale the integer layer's gradients are those of `layers.Recurrent`, through time and weights."""
+    torch.manual_seed(0)
+    size, scale = 6, torch.full((6,), 2.0**12, dtype=torch.float64)
+    plain = layers.Recurrent(layers.LIF(0.25, 0.5, TanhWindow()), size).double()
+    torch.nn.init.normal_(plain.weight, 0, 0.4)
+    one = torch.ones(size, dtype=torch.float64)
+    numbers = Numbers(scale, 16 * one, one, 1e6 * one, 0 * one, one)
+    weights = IntegerLinear(plain.weight.detach(), numbers, Signed(8), ByChannel(size))
+    exact = weights.values * 16 / 2.0**12  # the float layer gets the rounded weights
+    plain.weight.data.copy_(exact.flatten(1))
+    weights.weight.data.copy_(exact.flatten(1))
+    lif = IntegerLIF(0 * one, one, scale, torch.tensor(3072), 0.5, TanhWindow())
+    ours = IntegerRecurrent(lif, weights)
+    current = torch.rand(5, 3, size, dtype=torch.float64).mul(2.0**12).round().requires_grad_()
+    upstream = torch.randn(5, 3, size)
+    found, wanted = ours(current), plain(current / 2.0**12)
+    assert torch.equal(found.double(), wanted)
+    assert bool(found.any())
+    assert not bool(found.all())
+    (in_integers,) = torch.autograd.grad((found * upstream).sum(), current, retain_graph=True)
+    (in_float,) = torch.autograd.grad((wanted * upstream).sum(), current, retain_graph=True)
+    torch.testing.assert_close(in_integers, in_float, rtol=1e-3, atol=1e-7)
+    (found * upstream).sum().backward()
+    (wanted * upstream).sum().backward()
+    torch.testing.assert_close(weights.weight.grad.double(), plain.weight.grad, rtol=1e-3, atol=1e-4)  # type: ignore[union-attr]
+    assert bool(plain.weight.grad.any())  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(("name", "bits"), [*((name, 8) for name in CONFIGS), ("shift", 4), ("shift", 2)])
 def test_prepared_model_is_its_export(name: str, bits: int) -> None:
     """No training: every kind of network, every population, step and sample, and a proof that never refuses."""
@@ -160,8 +201,8 @@ def test_prepared_model_is_its_export(name: str, bits: int) -> None:
     assert all(record.spike_agreement == 1 and record.saturated == 0 for record in network.records)
 
 
-@given(seed=st.integers(0, 1 << 30), growth=st.floats(0.5, 8), name=st.sampled_from(["shift", "residual-shift"]))
-@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 1 << 30), growth=st.floats(0.5, 8), name=st.sampled_from(MOVED))
+@settings(max_examples=8, deadline=None)
 def test_proof_holds_wherever_training_takes_the_weights(seed: int, growth: float, name: str) -> None:
     model = prepare(warmed(CONFIGS[name], seed), data.spec("digits"), STEPS)
     with torch.no_grad():
@@ -213,8 +254,10 @@ def test_trained_model_is_the_integer_network_on_the_whole_test_set(run: Path) -
     assert accuracy > 0.6
 
 
-def test_every_weight_and_bias_is_trained(run: Path) -> None:
-    model = restore(run).model
+@pytest.mark.parametrize("name", ["trained", "shift-of-currents", "recurrent", "overlapping-pool"])
+def test_every_weight_and_bias_is_trained(name: str, run: Path) -> None:
+    digits = data.spec("digits")
+    model = restore(run).model if name == "trained" else prepare(warmed(CONFIGS[name], 0), digits, STEPS)
     assert isinstance(model, Classifier)
     model.logits(torch.from_numpy(inputs(64)).transpose(0, 1).float()).square().sum().backward()
     for name, parameter in model.named_parameters():
@@ -252,8 +295,9 @@ def test_less_than_half_a_step_changes_nothing(run: Path) -> None:
     assert exported(model).digest == before
 
 
-def test_autocast_does_not_reach_the_integers(run: Path) -> None:
-    model = restore(run).model
+@pytest.mark.parametrize("name", ["trained", "shift-of-currents", "recurrent"])
+def test_autocast_does_not_reach_the_integers(name: str, run: Path) -> None:
+    model = restore(run).model if name == "trained" else prepare(warmed(CONFIGS[name], 0), data.spec("digits"), STEPS)
     x = torch.from_numpy(inputs(8)).transpose(0, 1).float()
     with torch.no_grad():
         plain = model(x)
@@ -326,8 +370,6 @@ def test_learning_rate_of_the_integer_epochs() -> None:
     [
         ({"model": replace(SHIFTED, attention="fsta")}, "--quantize takes no --attention fsta"),
         ({"model": ModelConfig(neuron="relu")}, "--quantize takes no --neuron relu"),
-        ({"model": ModelConfig(model="recurrent")}, "--quantize takes no --model recurrent"),
-        ({"model": replace(SHIFTED, shift_position="current")}, "--quantize takes no --shift-position current"),
         ({"quantize_epochs": 3}, "--init RUN"),
         ({"quantize_bits": 9}, "--quantize-bits 9, allowed 2..8"),
         ({"quantize": False}, "--quantize-epochs 1 needs --quantize"),
@@ -343,8 +385,6 @@ def test_what_cannot_be_trained_in_integers(change: dict[str, Any], message: str
     [
         (replace(SHIFTED, attention="fsta"), "no --attention with --quantize"),
         (ModelConfig(neuron="relu"), "no --neuron relu"),
-        (ModelConfig(model="recurrent"), "--quantize has no rule|no --model recurrent"),
-        (replace(SHIFTED, shift_position="current"), "use --shift-position conv-input"),
     ],
 )
 def test_layers_without_a_rule_are_named(config: ModelConfig, message: str) -> None:

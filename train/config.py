@@ -249,11 +249,8 @@ def _check_quantize(config: TrainConfig) -> None:
             raise UserError(f"--quantize takes no --{name}", hint="mixed samples are not whole numbers")
     if model.attention != "none":
         raise UserError(f"--quantize takes no --attention {model.attention}", hint="attention has no integer rule")
-    if model.neuron == "relu" or model.model == "recurrent":
-        which = "--neuron relu" if model.neuron == "relu" else "--model recurrent"
-        raise UserError(f"--quantize takes no {which}", hint="spiking feed-forward networks only")
-    if model.temporal_shift and model.shift_position == "current":
-        raise UserError("--quantize takes no --shift-position current", hint="allowed: conv-input, block-input")
+    if model.neuron == "relu":
+        raise UserError("--quantize takes no --neuron relu", hint="spiking networks only")
 
 
 def to_json(config: TrainConfig, extra: dict[str, Any]) -> dict[str, Any]:

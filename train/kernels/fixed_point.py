@@ -14,6 +14,15 @@ def round_to_zero(x: Tensor, shift: int) -> Tensor:
     return torch.sign(x) * (torch.abs(x) >> shift)
 
 
+def loihi_step(a_in: Tensor, v: Tensor, vth: Tensor, bias: Tensor, dv: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of `loihi_lif` without synaptic current: spikes, v after the reset to zero, v before it; v int64."""
+    u = a_in << STATE_SHIFT
+    u = torch.where(u > STATE_LIMIT, u - 2 * STATE_LIMIT, torch.where(u <= -STATE_LIMIT, u + 2 * STATE_LIMIT, u))
+    before = (round_to_zero(v * (4096 - dv), DECAY_SHIFT) + u + bias).clamp(1 - STATE_LIMIT, STATE_LIMIT - 1)
+    spike = before > vth << STATE_SHIFT
+    return spike, before.masked_fill(spike, 0), before
+
+
 def loihi_lif(
     current: Tensor, vth: Tensor, bias: Tensor, dv: Tensor | int, du: Tensor | int = 4095, *, subtract: bool = False
 ) -> tuple[Tensor, Tensor]:

@@ -177,7 +177,7 @@ def range_lost(peak: Floats, need: Floats, bias: Floats, grid: Signed) -> Floats
     Args:
         peak: largest |weight|. need: the largest current to either side. bias: largest |bias|. All per unit of scale.
     """
-    full = grid.largest / np.maximum(peak, 1e-12)
+    full = grid.largest * 2.0**grid.smallest_exponent / np.maximum(peak, 1e-12)  # every bit has its own value from here
     lost: Floats = np.log2(full / largest_scale(need, bias, CURRENT_SHARE)).clip(min=0)
     return lost
 

@@ -38,16 +38,20 @@ def rows(values: npt.NDArray[Value], ndim: int) -> npt.NDArray[Value]:
 
 
 def quantise_weights(weight: Floats, scale: Floats, exponent: int, grid: Signed) -> Weights:
-    """round(scale w / 2^exponent) on the grid, ties to even, clipped to its ends (counted in `saturated`)."""
-    steps = np.rint(weight * rows(scale / (grid.step << exponent), weight.ndim))
+    """round(scale w / 2^exponent) on the grid, ties to even, clipped to its ends (counted in `saturated`).
+
+    A negative exponent goes into the values, which it divides: see `Signed`.
+    """
+    steps = np.rint(weight * rows(scale / grid.unit(exponent), weight.ndim))
     kept = np.clip(steps, limits.WEIGHT_RANGE[0] / grid.step, grid.largest / grid.step)
-    return Weights((kept * grid.step).astype(np.int64), exponent, int(np.count_nonzero(kept != steps)))
+    values = (kept * grid.unit(min(exponent, 0))).astype(np.int64)
+    return Weights(values, max(exponent, 0), int(np.count_nonzero(kept != steps)))
 
 
 def finest_exponent(peak: float, grid: Signed) -> int | None:
     """The smallest exponent at which |weight| up to `peak` (units of a_in) fits the grid, None if none does."""
-    for exponent in range(limits.WEIGHT_EXP_RANGE[1] + 1):
-        if round(peak / (grid.step << exponent)) * grid.step <= grid.largest:
+    for exponent in range(grid.smallest_exponent, limits.WEIGHT_EXP_RANGE[1] + 1):
+        if round(peak / grid.unit(exponent)) * grid.step <= grid.largest:
             return exponent
     return None
 

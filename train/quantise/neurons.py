@@ -13,12 +13,12 @@ from train.surrogate import Surrogate
 
 
 class IntegerLIF(nn.Module):
-    """Loihi's LIF: a_in [T, B, C, H, W] of whole numbers to spikes, float32; leak and threshold stay as they are.
+    """Loihi's LIF: a_in [T, B, C, ...] of whole numbers to spikes, float32; leak and threshold stay as they are.
 
     Args:
-        bias: float64 (C, 1, 1) or (C, H, W), the sum of those of all layers before it.
+        bias: float64 (C, 1, 1) or (C, H, W), or (C,) where there are no maps: the sum of those of all layers before it.
         bias_limit: float64 (C,), units of a_in.
-        dv: int64, 4096 (1 - leak) of the float neuron: one number (), or one a channel (C, 1, 1).
+        dv: int64, 4096 (1 - leak) of the float neuron: one number (), or one a channel, with as many axes as `bias`.
         threshold, surrogate: those of the float neuron; vth = scale * threshold.
     """
 
@@ -50,9 +50,14 @@ class IntegerLIF(nn.Module):
         return bias_values(self.bias, self.scale)
 
     def forward(self, current: Tensor) -> Tensor:
-        unit = rows(self.scale, self.bias)
-        bias = straight_through(self.bias_values, self.bias, unit * (1 << limits.STATE_SHIFT))
-        return integer_lif(current, bias, self.vth.view(-1, 1, 1), self.dv, unit, self.threshold, self.surrogate)
+        unit, vth = rows(self.scale, self.bias), rows(self.vth, self.bias)
+        return integer_lif(current, self.bias_in_v, vth, self.dv, unit, self.threshold, self.surrogate)
+
+    @property
+    def bias_in_v(self) -> Tensor:
+        """`bias_values`, differentiable."""
+        unit = rows(self.scale, self.bias) * (1 << limits.STATE_SHIFT)
+        return straight_through(self.bias_values, self.bias, unit)
 
     @torch.no_grad()
     def constrain(self) -> None:
@@ -78,12 +83,12 @@ class IntegerReadout(nn.Module):
 
 
 class SumPool2d(nn.Module):
-    """Sums over k x k windows without overlap: whole numbers stay whole; [T, B, C, H, W]. Weights divide."""
+    """Sums over k x k windows of a map padded with zeros: whole numbers stay whole; [T, B, C, H, W]. Weights divide."""
 
-    def __init__(self, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+    def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int] = (0, 0)) -> None:
         super().__init__()
-        self.kernel, self.stride = kernel, stride
+        self.kernel, self.stride, self.padding = kernel, stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        sums = functional.avg_pool2d(fold_time(x), self.kernel, self.stride, divisor_override=1)
+        sums = functional.avg_pool2d(fold_time(x), self.kernel, self.stride, self.padding, divisor_override=1)
         return unfold_time(sums, len(x))

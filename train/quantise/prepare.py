@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,8 +19,19 @@ from train.quantise.integers import quantise_decay
 from train.quantise.layers import constrain
 from train.quantise.neurons import IntegerLIF, IntegerReadout
 from train.quantise.reach import reach
+from train.quantise.recurrent import IntegerRecurrent
 from train.quantise.scales import Scaled, Term, scaled
-from train.quantise.synapses import IntegerConv2d, IntegerHead, IntegerScale, IntegerSynapses, Numbers
+from train.quantise.shifted_currents import Edges, ShiftedCurrents
+from train.quantise.synapses import (
+    IntegerConv2d,
+    IntegerEdges,
+    IntegerHead,
+    IntegerLinear,
+    IntegerScale,
+    IntegerSynapses,
+    Numbers,
+)
+from train.quantise.weight_layout import ByChannel
 from train.quantise.wiring import Population, Spikes, Synapse, scaled_by, wiring
 from train.surrogate import Surrogate
 
@@ -73,37 +86,51 @@ def _range_lost(population: Population, grid: Signed) -> Floats:
     terms = [_term(synapse) for synapse in population.synapses]
     peak = torch.stack([term.weight.abs().reshape(len(term.weight), -1).amax(1) for term in terms]).amax(0)
     need = torch.stack([reach(term.weight, term.low, term.high) for term in terms]).sum(0)
-    bias = _sum([synapse.bias for synapse in population.synapses]).abs().flatten(1).amax(1)
+    bias = _sum(population.synapses)
+    bias = bias.abs().reshape(len(bias), -1).amax(1)
     peak, need, bias = (values.cpu() for values in (peak, need, bias))
     return range_lost(peak.numpy(), need.numpy(), bias.numpy(), grid)
 
 
 def _population(population: Population, steps: int, grid: Signed) -> dict[str, nn.Module]:
     neuron, path = population.neuron, population.path
-    synapses = population.synapses
     if isinstance(neuron, layers.MeanOverTime):
-        (head,) = synapses if len(synapses) == 1 else (None,)
-        if head is None or head.geometry is not None or head.weight.ndim != 2:
-            raise UserError("does not read one linear layer", where=path, hint="--quantize has no rule for it")
-        numbers = scaled((_term(head),), head.bias, None, steps, grid, path)
-        modules: dict[str, nn.Module] = {
-            head.path: IntegerHead(head.weight, _numbers(head, numbers, 0), grid, head.bias, numbers.bias_limit),
-            path: IntegerReadout(numbers.scale),
-        }
-        return modules
-    like = synapses[0].weight
-    dv, gain, threshold, surrogate = _constants(neuron, path)
-    gains = torch.as_tensor(gain, dtype=torch.float64, device=like.device).expand(len(like))
+        return _readout(population, steps, grid)
+    cell = neuron.neuron if isinstance(neuron, layers.Recurrent) else neuron
+    dv, gain, threshold, surrogate = _constants(cell, path)
+    synapses, currents = population.synapses, population.currents
+    gains = torch.as_tensor(gain, dtype=torch.float64, device=synapses[0].weight.device).expand(len(synapses[0].weight))
     synapses = tuple(scaled_by(synapse, gains, torch.zeros_like(gains)) for synapse in synapses)
-    bias = _sum([synapse.bias for synapse in synapses])
+    bias = _sum(synapses)
+    shifted = None if currents.shift is None else ShiftedCurrents(currents.shift, synapses, bias)
+    if shifted is not None:
+        synapses, bias = shifted.all, shifted.bias
     numbers = scaled(tuple(map(_term, synapses)), bias, threshold, steps, grid, path)
-    modules = {s.path: _synapses(s, _numbers(s, numbers, i), grid) for i, s in enumerate(synapses)}
-    modules[path] = IntegerLIF(bias, numbers.bias_limit, numbers.scale, dv, threshold, surrogate)
-    return modules
+    built = {s.path: _synapses(s, _numbers(s, numbers, i), grid) for i, s in enumerate(synapses)}
+    decays = dv.view(-1, *(1,) * (bias.ndim - 1)) if dv.ndim else dv
+    lif = IntegerLIF(bias, numbers.bias_limit, numbers.scale, decays, threshold, surrogate)
+    if population.feedback is not None:
+        weights = built.pop(population.feedback.path)
+        assert isinstance(weights, IntegerLinear)
+        return {**built, path: IntegerRecurrent(lif, weights)}
+    return {**(built if shifted is None else shifted.joined(built)), path: lif}
+
+
+def _readout(population: Population, steps: int, grid: Signed) -> dict[str, nn.Module]:
+    path, synapses = population.path, population.synapses
+    (head,) = synapses if len(synapses) == 1 else (None,)
+    if head is None or not isinstance(head.layout, ByChannel) or population.currents.shift is not None:
+        raise UserError("does not read one linear layer", where=path, hint="--quantize has no rule for it")
+    numbers = scaled((_term(head),), head.bias, None, steps, grid, path)
+    own = _numbers(head, numbers, 0)
+    return {
+        head.path: IntegerHead(head.weight, own, grid, head.layout, head.bias, numbers.bias_limit),
+        path: IntegerReadout(numbers.scale),
+    }
 
 
 def _constants(neuron: nn.Module, path: str) -> tuple[Tensor, Tensor | float, float, Surrogate]:
-    """dv, int64 () or (C, 1, 1), then gain, threshold and surrogate."""
+    """dv, int64 () or (C,), then gain, threshold and surrogate."""
     assert isinstance(neuron, layers.LIF | LearnableNeuron)
     gain = 1.0 if isinstance(neuron, layers.LIF) else neuron.gain
     leak = torch.as_tensor(neuron.leak, dtype=torch.float64).detach()
@@ -111,55 +138,47 @@ def _constants(neuron: nn.Module, path: str) -> tuple[Tensor, Tensor | float, fl
     if outside.numel():
         raise UserError(f"a leak of {outside[0]:.3f}, allowed 0..1", where=path, hint="use --neuron lif or plif")
     dv = torch.as_tensor(quantise_decay(leak.cpu().numpy()), device=leak.device)
-    return dv.view(-1, 1, 1) if dv.ndim else dv, gain, neuron.threshold, neuron.surrogate
+    return dv.reshape(-1) if dv.ndim else dv, gain, neuron.threshold, neuron.surrogate
 
 
-def _sum(biases: list[Tensor]) -> Tensor:
-    """(C, 1, 1), or (C, H, W) where one of them differs by place."""
-    return torch.stack(torch.broadcast_tensors(*(b.view(len(b), *(b.shape[1:] or (1, 1))) for b in biases))).sum(0)
+def _sum(synapses: Sequence[Synapse]) -> Tensor:
+    """(C, 1, 1), or (C, H, W) where one of them differs by place; (C,) where there are no places."""
+    biases = [s.bias for s in synapses]
+    if len(synapses[0].shape) > 1:
+        biases = [bias.view(len(bias), *(bias.shape[1:] or (1, 1))) for bias in biases]
+    return torch.stack(torch.broadcast_tensors(*biases)).sum(0)
 
 
 def _term(synapse: Synapse) -> Term:
-    source = synapse.source
-    weight = synapse.weight
-    if weight.ndim > 1:
-        columns = _expanded(source.factor, weight)
-        weight = weight * columns.view(-1, *(1,) * (weight.ndim - 2))
-    low, high = (_expanded(side, weight) if weight.ndim > 1 else side for side in (source.low, source.high))
-    return Term(weight, low, high, _halves(source))
+    """Weights as they meet what arrives, which is all that their layout and the factors of their source change."""
+    source, weight = synapse.source, synapse.layout(synapse.weight)
+    factor = source.factor.view(-1, *(1,) * (weight.ndim - 2)) if weight.ndim > 1 else source.factor
+    return Term(weight * factor, source.low, source.high, _halves(source))
 
 
 def _halves(source: Spikes) -> tuple[slice, ...]:
     """Columns of the weights that read `source` with an exponent of their own: shifted ones, and each slice's."""
     if source.coding is not None and source.coding.low_bits:
         return slice(0, None, 2), slice(1, None, 2)
-    channels = source.channels
+    channels = source.shape[0]
     return (slice(0, channels), slice(channels, 2 * channels)) if source.split else (slice(None),)
 
 
-def _expanded(factor: Tensor, weight: Tensor) -> Tensor:
-    """(I,) for a dense layer that reads maps: each channel's value at every place."""
-    return factor.repeat_interleave(weight.shape[1] // len(factor))
-
-
 def _numbers(synapse: Synapse, numbers: Scaled, index: int) -> Numbers:
-    units = torch.tensor(numbers.units[index], dtype=torch.float64, device=synapse.weight.device)
-    if synapse.weight.ndim > 1:
-        factor, low, high = (
-            _expanded(values, synapse.weight)
-            for values in (synapse.source.factor, synapse.source.low, synapse.source.high)
-        )
-        unit = torch.empty_like(factor)
-        for half, exponent in zip(_halves(synapse.source), units, strict=True):
-            unit[half] = exponent
-    else:
-        factor, unit, low, high = synapse.source.factor, units[0], synapse.source.low, synapse.source.high
-    return Numbers(numbers.scale, unit, factor, numbers.limits[index], low, high)
+    source, exponents = synapse.source, numbers.units[index]
+    unit = torch.empty_like(source.factor)
+    for half, exponent in zip(_halves(source), exponents, strict=True):
+        unit[half] = exponent
+    rows = len(synapse.weight)
+    return Numbers(numbers.scale[:rows], unit, source.factor, numbers.limits[index][:rows], source.low, source.high)
 
 
 def _synapses(synapse: Synapse, numbers: Numbers, grid: Signed) -> IntegerSynapses:
-    if synapse.weight.ndim == 1:
-        return IntegerScale(synapse.weight, numbers, grid)
+    weight, layout = synapse.weight, synapse.layout
+    if isinstance(synapse, Edges):
+        return IntegerEdges(weight, numbers, grid, layout, synapse.split)
+    if isinstance(layout, ByChannel):
+        return IntegerLinear(weight, numbers, grid, layout)
     if synapse.geometry is None:
-        raise UserError("a linear layer into spiking neurons", where=synapse.path, hint="--quantize has no rule for it")
-    return IntegerConv2d(synapse.weight, numbers, grid, synapse.geometry)
+        return IntegerScale(weight, numbers, grid, layout, synapse.source.pool)
+    return IntegerConv2d(weight, numbers, grid, layout, synapse.geometry)

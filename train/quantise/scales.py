@@ -35,8 +35,9 @@ SMALLEST_PEAK = 1e-3  # channels this far below the largest of their layer do no
 class Term:
     """One layer into a population. float64.
 
-    weight: [O, I, ...] (or (C,)) as it meets what really arrives; low, high: (I,), the smallest and the largest value
-    that arrives; halves: columns of `weight` with an exponent of their own.
+    weight: [O, I, ...] (or (C,)) as it meets what really arrives, of the first O channels where others have none; low,
+    high: (I,), the smallest and the largest value that arrives; halves: columns of `weight` with an exponent of their
+    own.
     """
 
     weight: Tensor
@@ -50,7 +51,7 @@ class Scaled:
     """scale (O,); for each term its units, one for each half, and its limit (O,); the bias's limit (O,)."""
 
     scale: Tensor
-    units: tuple[tuple[int, ...], ...]
+    units: tuple[tuple[float, ...], ...]
     limits: tuple[Tensor, ...]
     bias_limit: Tensor
 
@@ -64,10 +65,10 @@ def scaled(
         UserError: all weights are zero, or a connection needs an exponent that the chip does not have.
     """
     total = SPIKING_LIMIT if threshold is not None else READOUT_LIMIT / steps
-    needs = [_need(term) for term in terms]
+    needs = [_for_all(reach(term.weight, term.low, term.high), bias) for term in terms]
     biases = bias.abs().reshape(len(bias), -1).amax(1)
     need = torch.stack(needs).sum(0)
-    peak = torch.stack([_by_row(term.weight).abs().amax(1) for term in terms]).amax(0)
+    peak = torch.stack([_for_all(_by_row(term.weight).abs().amax(1), bias) for term in terms]).amax(0)
     if not bool(peak.any()):
         raise UserError("every weight into it is zero", where=where, hint="train longer before --quantize takes over")
     peak = peak.clamp(min=SMALLEST_PEAK * float(peak.max()))
@@ -90,7 +91,12 @@ def scaled(
 
 
 def _clipping(
-    terms: tuple[Term, ...], scale: Tensor, units: tuple[tuple[int, ...], ...], most: Tensor, grid: Signed, shared: bool
+    terms: tuple[Term, ...],
+    scale: Tensor,
+    units: tuple[tuple[float, ...], ...],
+    most: Tensor,
+    grid: Signed,
+    shared: bool,
 ) -> Tensor:
     """The scale times the factor of the smallest squared error: above 1 clips a few weights for finer steps of all."""
     best, chosen = torch.full_like(scale, torch.inf), scale
@@ -99,9 +105,9 @@ def _clipping(
         error = torch.zeros_like(scale)
         for term, steps in zip(terms, units, strict=True):
             for part, unit in zip(_parts(term.weight, term.halves), steps, strict=True):
-                weight, per_unit = _by_row(part), candidate.view(-1, 1)
+                weight, per_unit = _by_row(part), candidate[: len(part)].view(-1, 1)
                 values = weight_values(weight, per_unit, torch.full_like(per_unit, unit), grid)
-                error += (values * unit / per_unit - weight).square().sum(1)
+                error[: len(part)] += (values * unit / per_unit - weight).square().sum(1)
         error = error.sum().expand_as(error) if shared else error
         fits = (candidate <= most).all().expand_as(most) if shared else candidate <= most
         better = (error < best) & fits
@@ -113,9 +119,9 @@ def _by_row(weight: Tensor) -> Tensor:
     return weight.reshape(len(weight), -1)
 
 
-def _need(term: Term) -> Tensor:
-    """(O,) the largest current to either side."""
-    return reach(term.weight, term.low, term.high)
+def _for_all(values: Tensor, bias: Tensor) -> Tensor:
+    """One value for each channel; 0 for those beyond a term's rows."""
+    return torch.cat([values, values.new_zeros(len(bias) - len(values))])
 
 
 def _largest(full: Tensor, most: Tensor) -> Tensor:
@@ -130,12 +136,12 @@ def _parts(weight: Tensor, halves: tuple[slice, ...]) -> list[Tensor]:
     return [weight[:, half] for half in halves] if weight.ndim > 1 else [weight]
 
 
-def _unit(weight: Tensor, scale: Tensor, grid: Signed, where: str) -> int:
-    exponent = finest_exponent(float((weight.abs().amax(1) * scale).max()), grid)
+def _unit(weight: Tensor, scale: Tensor, grid: Signed, where: str) -> float:
+    exponent = finest_exponent(float((weight.abs().amax(1) * scale[: len(weight)]).max()), grid)
     if exponent is None:
         raise UserError(
             "a weight into it is too large beside the others for any exponent of the chip",
             where=where,
             hint="train longer before --quantize takes over",
         )
-    return 1 << exponent
+    return 2.0**exponent
