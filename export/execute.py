@@ -5,6 +5,8 @@ i + start_target - start_source - 1 - delay, and everything outside a window is 
 that), so each connection is one convolution or matrix product over T * B images, and each population one scan over T.
 Populations in a loop run together, one machine step after the other; what drives them from outside comes as before.
 
+Attention runs as `export.attention_programs.respond` on whole windows, which is its definition.
+
 Sums run in float32 where a bound from the weights proves them exact (below 2^24), in float64 otherwise; dense layers
 with few spikes add up the weights of those instead. The neuron's 24-bit state and its 36-bit products are exact in
 float64.
@@ -22,14 +24,28 @@ from torch import Tensor
 from torch.nn import functional
 
 from export import limits
+from export.attention_programs import respond
 from export.interpret import ticks
-from export.network import LIF, NO_CROP, Clock, Connection, Convolution, Ints, Network, Population, Source
+from export.network import (
+    LIF,
+    NO_CROP,
+    Attention,
+    Clock,
+    Connection,
+    Convolution,
+    Driven,
+    Ints,
+    Network,
+    Population,
+    Source,
+)
 from export.proof import payload
 
 FLOAT32_EXACT = 1 << 24
 EVENTS_FROM = 1 << 24  # synapses times images in a dense layer: below, compiling for events takes longer than the layer
 EVENTS_BELOW = 0.4  # firing rate: above, a matrix product is faster
 BATCH = 256
+ATTENDED = 1 << 24  # values of windows that attention looks at together
 
 
 def run(
@@ -40,14 +56,15 @@ def run(
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Windows of every LIF population, [samples, T, *shape]: spikes bool, the read-out's membrane potential int64.
+    """Windows of all that connections drive, [samples, T, *shape]: spikes bool; the read-out's membrane potential and
+    the graded spikes of attention int64.
 
     Args:
         inputs: int64 [samples, T, *shape] of raw values; memory is bounded by batches of samples.
         keep: ids of the populations to return, None for all.
     """
     prepared = _prepare(network, torch.device(device))
-    simulated = [p.id for p in network.populations if isinstance(p.program, LIF)]
+    simulated = [p.id for p in network.populations if isinstance(p.program, Driven)]
     wanted = [name for name in simulated if keep is None or name in keep]
     found: dict[str, np.ndarray] = {}
     for first in range(0, len(inputs), BATCH):
@@ -114,7 +131,7 @@ def _peak(connection: Connection, network: Network) -> int:
 
 
 def _forward(network: Network, prepared: _Prepared, batch: Ints) -> dict[str, np.ndarray]:
-    """Every LIF population's windows for one batch, [samples, T, *shape]: spikes bool, the read-out's v int64."""
+    """The windows of `run` for one batch."""
     sent: dict[str, Tensor] = {}
     results: dict[str, np.ndarray] = {}
     for run in network.loops():
@@ -131,11 +148,16 @@ def _forward(network: Network, prepared: _Prepared, batch: Ints) -> dict[str, np
             for connection in network.inputs_of(population.id):
                 source = network.population(connection.source)
                 if source not in run:
-                    x = _aligned(sent[source.id], population.start - source.start - 1 - connection.delay)
+                    x = _aligned(sent[source.id], population.start - source.sends(network.steps) - 1 - connection.delay)
                     arriving = _arriving(prepared, connection, population, x).to(dtype)
                     total = arriving if total is None else total + arriving
             if total is None or total.shape != shape:  # no input from outside, or a clock's, which all samples share
                 total = torch.zeros(shape, device=prepared.device, dtype=dtype) + (0 if total is None else total)
+            if isinstance(population.program, Attention):
+                graded = _attend(population.program, total)
+                sent[population.id] = graded.to(_narrowest(payload(population.program, population.shape[0]).peak))
+                results[population.id] = graded.transpose(0, 1).cpu().numpy()
+                continue
             currents[population.id] = total
         members = [p for p in run if p.id in currents]
         integrated = _integrate_together(network, prepared, members, currents)
@@ -144,6 +166,14 @@ def _forward(network: Network, prepared: _Prepared, batch: Ints) -> dict[str, np
             kept = spikes if membrane is None else membrane.long()
             results[population.id] = kept.transpose(0, 1).cpu().numpy()
     return results
+
+
+def _attend(program: Attention, current: Tensor) -> Tensor:
+    """What attention sends for a_in [T, B, *shape], int64; a few samples at a time, since int64 is large."""
+    a_in = current.cpu()
+    parts = a_in.split(max(1, ATTENDED * a_in.shape[1] // max(1, a_in.numel())), dim=1)
+    answers = [torch.from_numpy(respond(program, part.long().numpy())) for part in parts]
+    return torch.cat(answers, dim=1).to(current.device)
 
 
 def _integrate_together(

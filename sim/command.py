@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from deploy.activity_store import write_activity
-from export.network import LIF, Ints, Network
+from export.network import Driven, Ints, Network
 from export.store import read_network
 from sim import activity, equivalence, float_model, inputs, recorded
 from sim.engines import SLOW
@@ -179,14 +179,14 @@ def _print(
     accuracy: dict[str, tuple[int, int]],
 ) -> None:
     if comparisons:
-        spiking = sum(isinstance(p.program, LIF) for p in network.populations)
+        driven = sum(isinstance(p.program, Driven) for p in network.populations)
         table = Table(title=f"{network.name}: every population, step and sample", title_justify="left", box=SIMPLE)
         table.add_column("engines", no_wrap=True)
         for column in ("samples", "steps", "layers", "spikes", "compared", "differ"):
             table.add_column(column, justify="right", no_wrap=True)
         for c in comparisons:
             mismatches = sum(p.mismatches for p in c.populations)
-            layers = str(len(c.populations)) if len(c.populations) == spiking else f"{len(c.populations)} of {spiking}"
+            layers = str(len(c.populations)) if len(c.populations) == driven else f"{len(c.populations)} of {driven}"
             table.add_row(
                 " = ".join(c.engines) if c.equal else " != ".join(c.engines),
                 *(f"{c.samples:,}", f"{c.steps:,}", layers, f"{c.spikes:,}"),
