@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from export.network import LIF, Ints, Network
+from export.network import Driven, Ints, Network
 from train.errors import UserError
 
 RASTER_NEURONS = 512  # of one population: more rows than a screen can show
@@ -107,7 +107,7 @@ def check_matches(activity: Activity, network: Network) -> None:
         raise UserError(f"windows of {activity.steps} steps, the network has {network.steps}", hint=stale)
     steps = activity.samples * activity.steps
     shapes = {p.id: p.shape for p in network.populations if not p.readout}
-    neurons = {p.id for p in network.populations if isinstance(p.program, LIF)}
+    neurons = {p.id for p in network.populations if isinstance(p.program, Driven)}
     for population in activity.populations:
         if shapes.get(population.id) != population.spikes_per_neuron.shape:
             raise UserError(f"population {population.id} is not in the network, or has another shape there", hint=stale)

@@ -10,7 +10,7 @@ from deploy import chip as chips
 from deploy.activity import Activity
 from deploy.chip import Chip, Quantity
 from deploy.synapses import fan_out
-from export.network import LIF, Network, Source
+from export.network import LIF, Attention, Driven, Network, Source
 
 _HOROWITZ = "Horowitz, ISSCC 2014, 45 nm, 32-bit floating point, as papers on spiking networks use it"
 E_MAC = Quantity(4.6, "pJ", "secondary", _HOROWITZ)
@@ -32,10 +32,12 @@ class Counts:
 
     Attributes:
         connections: events and synaptic operations, in network order.
-        spikes: binary spikes of all populations; `input_events` are the graded ones that come from outside.
+        spikes: spikes of all populations, those that attention sends too, which are graded; `input_events` are the
+            graded ones that come from outside.
         gate_operations: synaptic operations of the gates, one per gated neuron and guard step.
         neuron_updates: every neuron in every step of a window; guard_updates: in every guard step.
         dense_input_macs: multiply-accumulates of the graded input's connections if they ran densely at each step.
+        attention_products: multiplications of the attention programs; not part of any energy below.
     """
 
     connections: tuple[ConnectionCost, ...]
@@ -45,6 +47,7 @@ class Counts:
     neuron_updates: float
     guard_updates: int
     dense_input_macs: int
+    attention_products: int = 0
 
     @property
     def synaptic_operations(self) -> float:
@@ -109,7 +112,7 @@ class Timing:
 def count(network: Network, activity: Activity) -> Counts:
     """Counts per sample; the gates' and guard steps' share follows from the network alone."""
     guard = network.period - network.steps
-    neurons = sum(p.size for p in network.populations if isinstance(p.program, LIF))
+    neurons = sum(p.size for p in network.populations if isinstance(p.program, Driven))
     gated = sum(p.size for p in network.populations if isinstance(p.program, LIF) and p.program.gate)
     source = network.source.id
     per_sample = 1 / activity.samples
@@ -124,6 +127,9 @@ def count(network: Network, activity: Activity) -> Counts:
         neuron_updates=float(neurons * network.steps),
         guard_updates=neurons * guard,
         dense_input_macs=_dense_input_macs(network),
+        attention_products=sum(
+            p.program.products(p.shape, network.steps) for p in network.populations if isinstance(p.program, Attention)
+        ),
     )
 
 
@@ -155,7 +161,7 @@ def _chip_energy(counts: Counts, chip: Chip) -> Energy:
         label=f"{used.title} constants",
         caveat=(
             "A floor: numbers from before silicon; spikes that leave their tile, hops and input/output are not counted"
-            f" (they need a placement).{borrowed}"
+            f" (they need a placement).{borrowed}{_uncounted(counts)}"
         ),
         terms=(
             Term("synaptic operations", counts.synaptic_operations, (constant["synaptic_operation"],)),
@@ -172,6 +178,8 @@ def _chip_energy(counts: Counts, chip: Chip) -> Energy:
 def _literature_energy(network: Network, counts: Counts) -> Energy:
     """E = E_MAC x MACs of the graded input layer + E_AC x synaptic operations of the spiking ones."""
     by_id = {c.id: c for c in network.connections}
+    attending = {p.id for p in network.populations if isinstance(p.program, Attention)}
+    graded = sum(c.synaptic_operations for c in counts.connections if by_id[c.connection].source in attending)
     driven = sum(
         c.synaptic_operations
         for c in counts.connections
@@ -180,12 +188,19 @@ def _literature_energy(network: Network, counts: Counts) -> Energy:
     return Energy(
         label="45 nm arithmetic only (E_MAC, E_AC)",
         caveat="Additions and multiplications alone: no memory, no routing, no neurons, no chip. For comparison with"
-        " papers that use this formula.",
+        f" papers that use this formula.{_uncounted(counts)}",
         terms=(
             Term("multiply-accumulates, graded input over all steps", counts.dense_input_macs, (E_MAC,)),
-            Term("accumulates, driven by spikes", driven, (E_AC,)),
+            Term("accumulates, driven by spikes", driven - graded, (E_AC,)),
+            *([Term("multiply-accumulates, graded spikes of attention", graded, (E_MAC,))] if attending else []),
         ),
     )
+
+
+def _uncounted(counts: Counts) -> str:
+    if not counts.attention_products:
+        return ""
+    return f" The {counts.attention_products:,} multiplications of attention, its sums and tables are not counted."
 
 
 def timing(network: Network, chip: Chip) -> Timing:

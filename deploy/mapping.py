@@ -15,7 +15,7 @@ import numpy as np
 
 from deploy.chip import Chip
 from deploy.synapses import Mask, fan_in, grid, reach, unique_weights
-from export.network import LIF, Connection, Convolution, Ints, Network, Population
+from export.network import LIF, Connection, Convolution, Driven, Ints, Network, Population
 
 ASSUMPTIONS = (
     "A core holds neurons of one population only; a population is cut into equal blocks of channels, rows and columns.",
@@ -24,6 +24,8 @@ ASSUMPTIONS = (
     "An output axon is one neuron paired with one core that it reaches.",
     "Memory counts synapses (weight, neuron index, delay), the gate's synapse and the delay accumulators; not the"
     " neurons' own state or axon tables.",
+    "Attention is placed as neurons that hold a window of inputs each; the sums over its population, its coefficients"
+    " and tables, and the processor that works on them are not counted.",
 )
 ROUNDS = 8  # of a recurrent network: each takes the cuts of the one before for what lies behind a connection back
 Cut = tuple[Ints, Ints, Ints]  # for each axis, where its blocks begin
@@ -118,7 +120,7 @@ def plan(network: Network, chip: Chip) -> Plan:
         earlier, cuts = cuts, {}
         demands: dict[str, _Demand] = {}
         for population in reversed(network.populations):  # targets first: axons out depend on how the targets are cut
-            if isinstance(population.program, LIF):
+            if isinstance(population.program, Driven):
                 demands[population.id] = _demand(network, population, chip, {**earlier, **cuts})
                 cuts[population.id] = _best_cut(demands[population.id], chip)
         if _same(cuts, earlier):
@@ -159,6 +161,7 @@ def _memory(network: Network, population: Population, chip: Chip, storage: str) 
     shape = grid(population.shape)
     inputs = network.inputs_of(population.id)
     slots = max((int(c.delay.max()) for c in inputs), default=0)  # the present step's accumulator is part of the neuron
+    slots += network.steps if population.waits else 0
     neuron = np.full(shape, _gate_bits(population, chip) + slots * chip.storage.accumulator_bits.value, dtype=np.int64)
     channel = np.zeros(shape[0], dtype=np.int64)
     for connection in inputs:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from deploy.mapping import Plan
-from export.network import LIF, Network, Population, Source
+from export.attention_programs import reach
+from export.network import LIF, Attention, Network, Population, Source
 
 WEIGHT_PRECISION = 9  # bits of a full weight, sign included: Lava keeps its highest `weight_bits` + sign
 
@@ -91,15 +92,29 @@ def weight_precision(network: Network, plan: Plan) -> list[Violation]:
 
 
 def graded_spikes(network: Network, plan: Plan) -> list[Violation]:
-    """Input events carry no more bits than a spike of this chip does."""
+    """Graded spikes carry no more bits than a spike of this chip does."""
     limit = plan.chip.limits.payload_bits.value
     program = network.source.program
     assert isinstance(program, Source)
-    if program.spike_bits <= limit:
-        return []
     remedy = "send binary events, or choose a chip with graded spikes"
-    where = f"population {network.source.id}"
-    return [Violation("graded spikes", where, program.spike_bits, limit, "payload bits", remedy)]
+    sent = {network.source.id: program.spike_bits}
+    sent |= {p.id: reach(p.program).bit_length() + 1 for p in _attending(network) if isinstance(p.program, Attention)}
+    return [
+        Violation("graded spikes", f"population {name}", bits, limit, "payload bits", remedy)
+        for name, bits in sent.items()
+        if bits > limit
+    ]
+
+
+def programs(network: Network, plan: Plan) -> list[Violation]:
+    """The chip's neurons are programmed where the network needs programs that are not its own."""
+    if plan.chip.neurons.reset.value == "any":
+        return []
+    remedy = "this chip has one neuron program: use --attention fold, or choose a chip whose neurons are programmed"
+    return [
+        Violation("program", f"population {p.id}", p.size, 0, "neurons of attention", remedy)
+        for p in _attending(network)
+    ]
 
 
 def resets(network: Network, plan: Plan) -> list[Violation]:
@@ -115,17 +130,37 @@ def resets(network: Network, plan: Plan) -> list[Violation]:
 
 def not_stock(network: Network) -> list[str]:
     """What runs here, equal in all engines, but not with Lava's own processes; a line for each."""
-    names = ", ".join(p.id for p in _subtracting(network))
-    if not names:
-        return []
-    return [
-        f"A spike subtracts the threshold in {names}: not a stock neuron of Lava or Loihi. In Lava it is this project's"
-        " process LIFSubtract; on Loihi 2 it takes a neuron program of its own."
-    ]
+    lines = []
+    if names := ", ".join(p.id for p in _subtracting(network)):
+        lines.append(
+            f"A spike subtracts the threshold in {names}: not a stock neuron of Lava or Loihi. In Lava it is this"
+            " project's process LIFSubtract; on Loihi 2 it takes a neuron program of its own."
+        )
+    if names := ", ".join(p.id for p in _attending(network)):
+        lines.append(
+            f"Attention in {names}: not a stock program of Lava or Loihi. In Lava it is this project's process"
+            " Attention. On Loihi 2 it takes a neuron program that holds a window, and sums over a whole population,"
+            " which no neuron program does: work for the embedded processors. Nobody has run it on a chip."
+        )
+    return lines
+
+
+def _attending(network: Network) -> list[Population]:
+    return [p for p in network.populations if isinstance(p.program, Attention)]
 
 
 def _subtracting(network: Network) -> list[Population]:
     return [p for p in network.populations if isinstance(p.program, LIF) and p.program.reset == "subtract"]
 
 
-RULES: tuple[Rule, ...] = (one_chip, memory, axons_in, axons_out, delays, weight_precision, graded_spikes, resets)
+RULES: tuple[Rule, ...] = (
+    one_chip,
+    memory,
+    axons_in,
+    axons_out,
+    delays,
+    weight_precision,
+    graded_spikes,
+    resets,
+    programs,
+)

@@ -13,6 +13,7 @@ from train.errors import UserError
 
 if TYPE_CHECKING:
     from export.folding import Folding
+    from export.quantising import Quantising
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Options:
       python -m export --target loihi2
       python -m export runs/mine --weight-bits 6
       python -m export runs/fsta --attention fold --heal 3
+      python -m export runs/fsta --attention quantize
       python -m export --nir FILE --dt 1e-4 --reset zero --calibration INPUTS.npz --out runs/theirs
       python -m export --netx FILE --steps 16 --out runs/theirs
     """
@@ -42,7 +44,7 @@ class Options:
     """Training samples on which scales are searched (default: 256, fewer for large networks, at least 8)."""
     attention: Literal["fold", "quantize"] | None = None
     """What becomes of attention. fold: its gates become their means over the calibration samples, an approximation
-    that is printed gate by gate. quantize: an integer program; not there yet."""
+    that is printed gate by gate. quantize: they become integer programs over the window, which no stock neuron runs."""
     heal: int = 0
     """Epochs in which the folded network learns from the one with attention, on the run's training data."""
     heal_rate: float = 0.01
@@ -90,16 +92,15 @@ def _only_with(source: str, options: Options) -> None:
             raise UserError(f"--{name.replace('_', '-')} is for {' and '.join(f'--{owner}' for owner in owners)}")
 
 
-def _folding(options: Options) -> Folding | None:
+def _attention(options: Options) -> Folding | Quantising | None:
     from export.folding import Folding
+    from export.quantising import Quantising
 
+    if options.attention != "fold" and options.heal:
+        raise UserError(f"--heal {options.heal} needs --attention fold")
     if options.attention == "quantize":
-        raise UserError("--attention quantize is not there yet", hint="--attention fold, with --heal N")
-    if options.attention is None:
-        if options.heal:
-            raise UserError(f"--heal {options.heal} needs --attention fold")
-        return None
-    return Folding(options.heal, options.heal_rate, options.test_samples)
+        return Quantising(options.test_samples)
+    return None if options.attention is None else Folding(options.heal, options.heal_rate, options.test_samples)
 
 
 def command(options: Options) -> None:
@@ -124,8 +125,8 @@ def command(options: Options) -> None:
         samples = options.calibration_samples
         if samples is not None and samples < 1:
             raise UserError(f"--calibration-samples {samples}, must be at least 1")
-        coding, folding = options.input_coding, _folding(options)
-        export_run(options.run, options.target, grid, granularity, samples, coding, options.dump_after, folding)
+        coding, attention = options.input_coding, _attention(options)
+        export_run(options.run, options.target, grid, granularity, samples, coding, options.dump_after, attention)
         return
     if options.dt is None or options.calibration is None or options.out is None:
         raise UserError("--nir needs --dt, --calibration and --out", hint="NIR does not record the time step")

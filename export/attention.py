@@ -1,25 +1,24 @@
 """Attention as graph nodes: gains that a sample's whole window decides, and the static values that replace them.
 
 A layer with attention computes y = x gain(x), x and y [T, B, C, H, W]: three kinds of node, which know their
-parameters, and one function `gain`. `Gain` is what folding leaves of them. All act before retiming, when every window
-starts at step 0.
+parameters, and one function `gain`. `Gain` is what folding leaves of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from export.graph import Floats, Node, Shape, fits
+from export.graph import Floats, Gating, Node, Shape, fits
 from train.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
-class FrequencyAttention(Node):
+class FrequencyAttention(Gating):
     """FSTA-SNN (arXiv 2501.14744): gain (1 + g_t) (t + s (1 + g_s)) / 2, one g_t a step and one g_s a place.
 
     g_t = sigmoid(mean_C temporal (alpha mean_HW x + beta max_HW x)), temporal (T, T);
@@ -39,7 +38,7 @@ class FrequencyAttention(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class GlobalContext(Node):
+class GlobalContext(Gating):
     """STAA-SNN's context block (arXiv 2503.02689): one gain in (0, 1) for each step and channel.
 
     a = softmax_HW(key x), key (C,);  z = sum_HW a x;  h = ReLU(LN(squeeze z + squeeze_bias)), squeeze (R, C), LN with
@@ -54,13 +53,14 @@ class GlobalContext(Node):
     epsilon: float
     excite: Floats
     excite_bias: Floats
+    waits: ClassVar[bool] = False
 
     def check(self, shape: Shape) -> None:
         _channels(self, shape, len(self.key))
 
 
 @dataclass(frozen=True, eq=False)
-class StepAttention(Node):
+class StepAttention(Gating):
     """STAA-SNN's step attention: one gain in (0, 1) for each step, of spikes.
 
     gain = sigmoid(excite ReLU(squeeze mean_CHW x + squeeze_bias) + excite_bias), squeeze (R, T), excite (T, R).

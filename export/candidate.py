@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from export import limits, proof, quantise
-from export.graph import Accumulate, Dense, Floats, Neuron, Synapse
+from export.graph import Accumulate, Dense, Floats, Gating, Neuron, Synapse
 from export.interpret import delayed
 from export.interpret import synapse as weighted_sum
 from export.layer import Layer, Spikes
@@ -55,6 +55,7 @@ def program(layer: Layer, scale: Floats, grid: Signed) -> LIF | None:
     units = layer.bias * quantise.rows(scale, layer.bias.ndim) * (1 << limits.STATE_SHIFT)
     bias = quantise.quantise_bias(units, grid)
     node, ndim = layer.node, len(layer.shape)
+    assert not isinstance(node, Gating), "attention has programs of its own"
     reset: Reset = "zero"
     vth = np.full((len(scale),) + (1,) * (ndim - 1), limits.VTH_LIMIT - 1)
     if isinstance(node, Neuron):

@@ -18,10 +18,12 @@ from export.formats.nir_presets import Meaning
 from export.formats.nir_reader import read_nir
 from export.formats.nir_writer import write_nir
 from export.graph import Accumulate, Floats, Graph, Input
-from export.network import LIF, Network
+from export.network import LIF, Attention, Driven, Network
 from export.passes.fold_attention import Gate
 from export.pipeline import Compiled, compile_graph, final, lower_graph
 from export.quantise import Granularity, PerChannel, PerLayer, Signed
+from export.quantising import Quantising
+from export.quantising import report as report_quantised
 from export.shapes import without_ones
 from export.store import write_network
 from export.trace import trace
@@ -45,9 +47,9 @@ def export_run(
     samples: int | None,
     coding: CodingName,
     dump_after: str | None,
-    folding: Folding | None = None,
+    attention: Folding | Quantising | None = None,
 ) -> None:
-    """Export the model of a run folder; one with attention needs `folding`.
+    """Export the model of a run folder; one with attention needs to be told what becomes of it.
 
     `samples` None: as many calibration samples as its size allows.
 
@@ -62,7 +64,11 @@ def export_run(
         grid = targets.netx_grid(grid)
     sent = as_sent(trained.config, trained.data)
     graph = trace(trained.model, sent, trained.config.model.time_steps, trained.data.name)
-    stages = lower_graph(graph) if folding is None else None  # attention is measured before it can be lowered
+    quantising = isinstance(attention, Quantising)
+    if attention is not None and not has_attention(graph):
+        raise UserError(f"--attention {attention.name}, but the model has no attention", where=str(folder))
+    # attention that is folded is measured before it can be lowered
+    stages = None if isinstance(attention, Folding) else lower_graph(graph, attention=quantising)
     split = dataset_of(trained.config).train
     frames = split.read(
         data.spread(len(split), samples or affordable_samples(graph if stages is None else final(stages)))
@@ -71,16 +77,16 @@ def export_run(
     for line in dropped(trained):
         console.print(f"left out, needed in training only: {line}")
     if stages is not None:
-        export_graph(folder, stages, target, calibration, grid, granularity, coding, dump_after)
+        compiled = export_graph(folder, stages, target, calibration, grid, granularity, coding, dump_after)
+        if isinstance(attention, Quantising):
+            report_quantised(attention, trained, graph, calibration, compiled.network, folder)
         return
-    assert folding is not None
-    if not has_attention(graph):
-        raise UserError("--attention fold, but the model has no attention", where=str(folder))
+    assert isinstance(attention, Folding)
 
     def integers(graph: Graph, gates: tuple[Gate, ...]) -> Network:
         return compile_graph(lower_graph(graph, gates), calibration, grid, granularity, coding).network
 
-    folded = fold(trained, folder, graph, calibration, folding, integers)
+    folded = fold(trained, folder, graph, calibration, attention, integers)
     stages = lower_graph(folded.graph, folded.gates)
     compiled = export_graph(folder, stages, target, calibration, grid, granularity, coding, dump_after)
     report(folded, compiled.network if target != "nir" else None, folder)
@@ -222,7 +228,9 @@ def _given(compiled: Compiled) -> bool:
 
 
 def _table(network: Network, how: str) -> Table:
-    table = Table(title=f"{network.name}: {how} Loihi 2", title_justify="left", box=SIMPLE)
+    close = any(isinstance(p.program, Attention) for p in network.populations)  # their names are long
+    title = f"{network.name}: {how} Loihi 2"
+    table = Table(title=title, title_justify="left", box=SIMPLE, collapse_padding=close, pad_edge=not close)
     texts: tuple[str, ...] = ("population", "shape", "scale")
     figures: tuple[str, ...] = ("weight error", "clipped", "agreement", f"bits of {limits.STATE_BITS}")
     if not network.records:
@@ -233,12 +241,13 @@ def _table(network: Network, how: str) -> Table:
         table.add_column(column, justify="right")
     records = {record.population: record for record in network.records}
     for population in network.populations:
-        if not isinstance(population.program, LIF):
+        if not isinstance(population.program, Driven):
             continue
         row = [population.id, "x".join(map(str, population.shape))]
         if population.id in records:
             record = records[population.id]
-            row += [_span(*record.scale), f"{record.weight_error:.2%}", f"{record.saturated:,}"]
+            scale = _span(*record.scale) if isinstance(population.program, LIF) else ""
+            row += [scale, f"{record.weight_error:.2%}", f"{record.saturated:,}"]
             row += [f"{record.spike_agreement:.2%}", str(record.bits_in_use)]
         else:
             row.append(str(population.start))
@@ -257,7 +266,7 @@ def _summary(network: Network) -> str:
     return (
         f"window {network.steps} steps, {guard} guard, latency {network.latency} steps; no current can leave 24 bits "
         "(proved for every neuron, all inputs)"
-    )
+    ) + (", no sum of attention 32" if any(isinstance(p.program, Attention) for p in network.populations) else "")
 
 
 def weight_grid(bits: int) -> Signed:

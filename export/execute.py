@@ -11,6 +11,8 @@ that), so each population sees whole windows of those before it. It runs in one 
   float64.
 * Populations in a loop run together, one machine step after the other; what drives them from outside comes as before.
 
+Attention runs as `export.attention_programs.respond` on whole windows, which is its definition.
+
 All arrays are [B, T, *shape] with the channels last, (H, W, C), until they are returned.
 """
 
@@ -27,9 +29,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from export import limits
+from export.attention_programs import respond
 from export.connections import in_channels_last
 from export.interpret import ticks
-from export.network import LIF, NO_CROP, Clock, Connection, Convolution, Ints, Network, Population, Source
+from export.network import (
+    LIF,
+    NO_CROP,
+    Attention,
+    Clock,
+    Connection,
+    Convolution,
+    Driven,
+    Ints,
+    Network,
+    Population,
+    Source,
+)
 from export.proof import payload
 
 if TYPE_CHECKING:
@@ -44,6 +59,7 @@ SEEN = 16  # samples whose rate is looked at
 BATCH = 256
 SPIKES = 1 << 28  # neurons times T times samples of a batch, a byte each
 CURRENTS = 1 << 24  # values of a_in that are in memory at once
+ATTENDED = 1 << 24  # values of windows that attention looks at together
 
 
 def run(
@@ -54,17 +70,19 @@ def run(
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Windows of every LIF population, [samples, T, *shape]: spikes bool, the read-out's membrane potential int64.
+    """Windows of all that connections drive, [samples, T, *shape]: spikes bool; the read-out's membrane potential and
+    the graded spikes of attention int64.
 
     Args:
         inputs: int64 [samples, T, *shape] of raw values; memory is bounded by batches of samples.
         keep: ids of the populations to return, None for all.
     """
     prepared = _prepare(network, torch.device(device))
-    wanted = [p for p in network.populations if isinstance(p.program, LIF) and (keep is None or p.id in keep)]
+    wanted = [p for p in network.populations if isinstance(p.program, Driven) and (keep is None or p.id in keep)]
     found: dict[str, Tensor] = {}
     for p in wanted:  # at once: parts that are joined at the end would be in memory twice
-        found[p.id] = _empty(network, p, len(inputs), torch.int64 if p.readout else torch.bool)
+        spikes = isinstance(p.program, LIF) and not p.readout
+        found[p.id] = _empty(network, p, len(inputs), torch.bool if spikes else torch.int64)
     size = batch_size(network)
     for first in range(0, len(inputs), size):
         batch = inputs[first : first + size]
@@ -161,7 +179,7 @@ Sums = dict[Connection, Tensor]  # what arrives by each connection from outside 
 
 
 def _forward(network: Network, prepared: _Prepared, batch: Ints, results: dict[str, Tensor]) -> None:
-    """Every LIF population's windows for one batch, into `results`: spikes bool, the read-out's v int64."""
+    """The windows of `run` for one batch, into `results`."""
     sent: dict[str, Tensor] = {}
     for run in network.loops():
         for population in run:
@@ -170,15 +188,22 @@ def _forward(network: Network, prepared: _Prepared, batch: Ints, results: dict[s
             elif isinstance(population.program, Clock):  # the same for every sample, so one is enough
                 ticking = torch.from_numpy(ticks(population.shape, 1)).transpose(0, 1)
                 sent[population.id] = ticking.movedim(2, -1).contiguous().to(prepared.device)
-        members = [p for p in run if isinstance(p.program, LIF)]
+        driven = [p for p in run if isinstance(p.program, Driven)]
         outside = {
             p.id: {
-                c: _aligned(sent[c.source], p.start - network.population(c.source).start - 1 - c.delay)
+                c: _aligned(sent[c.source], p.start - network.population(c.source).sends(network.steps) - 1 - c.delay)
                 for c in network.inputs_of(p.id)
                 if c.source in sent
             }
-            for p in members
+            for p in driven
         }
+        for p in driven:
+            if isinstance(p.program, Attention):
+                graded = _attend(network, prepared, p, outside[p.id], len(batch))
+                sent[p.id] = graded.to(prepared.device, _narrowest(payload(p.program, p.shape[0]).peak))
+                if p.id in results:
+                    results[p.id].copy_(graded)
+        members = [p for p in driven if isinstance(p.program, LIF)]
         outputs = {p.id: _output(network, prepared, p, len(batch), results.get(p.id)) for p in members}
         if any(len(outside[p.id]) < len(network.inputs_of(p.id)) for p in members):
             _run_loop(network, prepared, members, outside, outputs)
@@ -206,6 +231,16 @@ def _output(
     if result is None:
         return _Output(spikes, None)
     return _Output(spikes, torch.empty(shape, dtype=torch.int64, device=prepared.device) if given is None else given)
+
+
+def _attend(network: Network, prepared: _Prepared, population: Population, arriving: Sums, samples: int) -> Tensor:
+    """What attention sends, int64 [B, T, *shape]; a few samples at a time, since int64 is large."""
+    program, shape = population.program, (samples, network.steps, *_last(population.shape))
+    assert isinstance(program, Attention)
+    a_in = _currents(prepared, population, arriving, torch.empty(shape, device="meta"), slice(0, network.steps))
+    parts = _first(a_in).transpose(0, 1).cpu().split(max(1, ATTENDED // (network.steps * population.size)), dim=1)
+    answers = [torch.from_numpy(respond(program, part.long().numpy())) for part in parts]
+    return torch.cat(answers, dim=1).transpose(0, 1).movedim(2, -1).contiguous()
 
 
 def _run_window(prepared: _Prepared, population: Population, arriving: Sums, output: _Output) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ BATCH = 256
 @dataclass(frozen=True)
 class Folding:
     """The command line's choices: epochs and learning rate of healing (0 epochs: none), test samples of the report."""
+
+    name: ClassVar[str] = "fold"
 
     heal: int = 0
     heal_rate: float = 0.01
@@ -98,7 +101,7 @@ def fold(
     assert isinstance(model, Classifier)
     gates = measure(graph, calibration)
     lost = _agreement(graph, gates, calibration)
-    inputs, labels = _test_samples(trained, how.test_samples)
+    inputs, labels = test_inputs(trained, how.test_samples)
     static = static_model(model, gates)
     versions = [Version("with attention", correct(model, inputs, labels))]
     folded = Version("folded", correct(static, inputs, labels))
@@ -112,7 +115,7 @@ def fold(
     return Folded(healed, (), lost, tuple(versions), losses, inputs, labels)
 
 
-def _test_samples(trained: Trained, samples: int) -> tuple[Tensor, Tensor]:
+def test_inputs(trained: Trained, samples: int) -> tuple[Tensor, Tensor]:
     """Inputs [T, B, *shape] and labels of samples spread evenly over the test set."""
     split = dataset_of(trained.config).test
     chosen = data.spread(len(split), min(samples, len(split)))
@@ -138,7 +141,7 @@ def correct_integers(network: Network, inputs: Tensor, labels: Tensor) -> int:
 def _agreement(graph: Graph, gates: tuple[Gate, ...], calibration: Floats) -> tuple[tuple[Gate, float], ...]:
     """How many spikes and silences of the neurons at each gate survive the fold, all layers before folded too."""
     before, after = interpret(graph, calibration), interpret(fold_attention(graph, gates), calibration)
-    same = {name: float(np.mean(value == after.values[name])) for name, value in before.values.items()}
+    same = {name: float(np.mean(value == before.values[name])) for name, value in after.values.items()}
     return tuple((gate, same[_neuron_at(graph, gate.id)]) for gate in gates)
 
 

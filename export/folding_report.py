@@ -25,6 +25,12 @@ def report(folded: Folded, final: Network | None, run: Path) -> None:
     runs.write_json(run / runs.ATTENTION, to_json(folded, versions, samples))
     console.print(_gates(folded))
     console.print("samples, steps: spread of a gain over them; kept: spikes and silences as with attention")
+    console.print(accuracy(versions, samples))
+    console.print(f"wrote {run / runs.ATTENTION}")
+
+
+def accuracy(versions: Sequence[Version], samples: int) -> Table:
+    """Versions of a model and how many of the test samples each answers rightly, in float and in integers."""
     table = Table(title=f"accuracy on {samples} test samples", title_justify="left", box=SIMPLE)
     table.add_column("network", no_wrap=True)
     for column in ("float", "integer"):
@@ -32,8 +38,7 @@ def report(folded: Folded, final: Network | None, run: Path) -> None:
     for version in versions:
         integer = "" if version.integer is None else f"{version.integer / samples:.2%}"
         table.add_row(version.name, f"{version.correct / samples:.2%}", integer)
-    console.print(table)
-    console.print(f"wrote {run / runs.ATTENTION}")
+    return table
 
 
 def _gates(folded: Folded) -> Table:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -203,9 +203,22 @@ class TemporalShift(Node):
     past: int
 
 
+@dataclass(frozen=True, eq=False)
+class Gating(Node):
+    """What all attention has: y = x gain, a gain that the sample decides; the kinds are in `export.attention`.
+
+    start: when the window of x begins; sends: when that of y does, after retiming. `waits`: not before x has ended.
+    """
+
+    start: int = field(default=0, kw_only=True)
+    sends: int = field(default=0, kw_only=True)
+    waits: ClassVar[bool] = True
+
+
 Synapse: TypeAlias = Convolution | Dense
-Spiking: TypeAlias = Input | Clock | Neuron  # what sends events into synapses
-Windowed: TypeAlias = Input | Clock | Neuron | Accumulate
+Spiking: TypeAlias = Input | Clock | Neuron | Gating  # what sends events into synapses
+Driven: TypeAlias = Neuron | Accumulate | Gating  # what adds up currents
+Windowed: TypeAlias = Input | Clock | Neuron | Accumulate | Gating
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +279,11 @@ class Graph:
     def with_nodes(self, nodes: Sequence[Node]) -> Graph:
         """The same graph with other nodes."""
         return replace(self, nodes=tuple(nodes))
+
+
+def sends(node: Windowed) -> int:
+    """The machine step at which a node's output begins."""
+    return node.sends if isinstance(node, Gating) else node.start
 
 
 def rewire(node: Node, old: str, new: str) -> Node:

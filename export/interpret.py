@@ -32,6 +32,7 @@ from export.graph import (
     Shape,
     TemporalShift,
     Windowed,
+    sends,
 )
 from export.programs import Reset
 from export.quantise import rows
@@ -76,7 +77,7 @@ def walk(graph: Graph, inputs: Reals) -> Iterator[tuple[Windowed | Feedback, Rea
         if isinstance(node, Windowed | Feedback):
             timed = graph[node.of] if isinstance(node, Feedback) else node
             assert isinstance(timed, Windowed)
-            yield node, value[timed.start : timed.start + graph.steps]
+            yield node, value[sends(timed) : sends(timed) + graph.steps]
 
 
 def evaluations(graph: Graph, inputs: Reals) -> Iterator[tuple[Node, list[Reals], Reals]]:
@@ -88,7 +89,7 @@ def evaluations(graph: Graph, inputs: Reals) -> Iterator[tuple[Node, list[Reals]
     Raises:
         UserError: a loop through which a spike takes no time.
     """
-    end = max(node.start for node in graph.windowed()) + graph.steps
+    end = max(sends(node) for node in graph.windowed()) + graph.steps
     loops = [node for node in graph.nodes if isinstance(node, Feedback)]
     sources = {node.of for node in loops}
     fed: dict[str, Reals] = {n.id: np.zeros((end, inputs.shape[1], *n.shape), dtype=inputs.dtype) for n in loops}
@@ -194,7 +195,9 @@ def _evaluate(node: Node, inputs: list[Reals], graph: Graph) -> Reals:
         case Gain():
             return x * node.gain.astype(x.dtype)
         case FrequencyAttention() | GlobalContext() | StepAttention():
-            return x * gain(node, x.astype(np.float64)).astype(x.dtype)
+            window = x[node.start : node.start + graph.steps]
+            gated = window * gain(node, window.astype(np.float64)).astype(x.dtype)
+            return _place(gated, node.sends, len(x))
         case Neuron():
             leak, current_leak, threshold = (
                 rows(values, x.ndim - 2).astype(x.dtype) for values in (node.leak, node.current_leak, node.threshold)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from export import proof
-from export.graph import Accumulate, Floats, Graph, Neuron
+from export.graph import Dense, Driven, Floats, Graph, Neuron
 from export.interpret import Reals, delayed
 from export.network import Ints, Program
 from export.terms import Term, terms, total_bias
@@ -23,16 +24,17 @@ class Layer:
     """A population with its terms, and samples on which integers for it are judged.
 
     Attributes:
+        terms: weights are per unit of what the source's spikes carry.
         bias: units of the float membrane potential, (C,) or (C, H, W).
         peaks: largest |weight| into each channel, (C,); the layer's largest where a channel has none but zeros.
         inputs: the integer network's spikes that each term weighs, delays applied; the float model's where they are fed
             back by a population that has no integers yet.
         payloads: what one of them can carry.
-        target: the float model's spikes, or its read-out's membrane potential.
+        target: the float model's spikes, its read-out's membrane potential, or what its attention sends.
         gated: it must be held silent outside its window.
     """
 
-    node: Neuron | Accumulate
+    node: Driven
     terms: tuple[Term, ...]
     shape: tuple[int, ...]
     bias: Floats
@@ -55,18 +57,26 @@ class Layer:
 
 def describe(
     graph: Graph,
-    node: Neuron | Accumulate,
+    node: Driven,
     sources: dict[str, Spikes],
     programs: dict[str, Program],
+    units: Mapping[str, Floats],
     target: Reals,
     gated: bool,
 ) -> Layer:
-    """The layer of a graph with windows not yet retimed; arguments as for `export.search.search`.
+    """The layer of a graph with windows not yet retimed.
+
+    Args:
+        sources: integer spikes (payloads for the input) of the populations before it, [T, B, *shape].
+        programs: their programs.
+        units: (C,) what one unit of a graded spike is worth, for those whose spikes carry other units than 1.
+        target: the float model's output on the same samples, [T, B, *shape].
+        gated: whether it must be held silent outside its window.
 
     Raises:
         UserError: every weight into it is zero.
     """
-    inputs = terms(graph, node)
+    inputs = tuple(_in_units(term, units) for term in terms(graph, node))
     shape = graph.shapes[node.id]
     peaks = np.max([np.abs(t.synapse.weight).reshape(shape[0], -1).max(1) for t in inputs], axis=0)
     if not peaks.any():
@@ -82,6 +92,20 @@ def describe(
         target=target > 0 if isinstance(node, Neuron) else target,
         gated=gated,
     )
+
+
+def _in_units(term: Term, units: Mapping[str, Floats]) -> Term:
+    """The term with weights per unit of what its source sends."""
+    unit = units.get(term.source.id)
+    if unit is None:
+        return term
+    node = term.synapse
+    if isinstance(node, Dense):
+        weight = node.weight * np.repeat(unit, node.weight.shape[1] // len(unit))
+    else:
+        columns = unit.reshape(node.groups, -1).repeat(node.weight.shape[0] // node.groups, axis=0)
+        weight = node.weight * columns[:, :, None, None]
+    return replace(term, synapse=replace(node, weight=weight))
 
 
 def _payload(term: Term, programs: dict[str, Program]) -> proof.Payload:

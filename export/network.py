@@ -3,12 +3,14 @@
 A network is a synchronous dataflow graph of populations and connections; every connection costs one step, and a
 delay of d costs d more. A sample is a window of `steps` steps, and samples follow each other every `period` steps.
 Population p sees sample n in machine steps [start_p + n * period, start_p + n * period + steps); machine steps count
-from 0. Within windows a source spike at window step i reaches its target at window step
-i + start_source + 1 + delay - start_target. A connection may lead back, to its own population or to an earlier one:
+from 0. It sends in the same steps, but for attention that waits for its whole window: that sends from sends_p =
+start_p + steps on. Within windows a source spike at window step i reaches its target at window step
+i + sends_source + 1 + delay - start_target. A connection may lead back, to its own population or to an earlier one:
 that is a recurrent network.
 
 Outside its window a population must be silent. Where `period > steps` every LIF population that sends spikes has a
 `Gate`: an inhibitory input that holds it below threshold then. State is reset to zero at the start of each window.
+Attention takes nothing and sends nothing outside its windows: its program counts the steps.
 
 There is one `Source`, the input, and any number of `Clock`s, which send the same in every window. The parts are in
 `export.programs` and `export.connections`, what they must satisfy in `export.validation`.
@@ -31,7 +33,9 @@ from export.connections import Crop as Crop
 from export.connections import Dense as Dense
 from export.connections import Synapses as Synapses
 from export.programs import LIF as LIF
+from export.programs import Attention as Attention
 from export.programs import Clock as Clock
+from export.programs import Driven as Driven
 from export.programs import Gate as Gate
 from export.programs import Ints as Ints
 from export.programs import Program as Program
@@ -65,6 +69,15 @@ class Population:
         """Number of neurons."""
         return int(np.prod(self.shape))
 
+    @property
+    def waits(self) -> bool:
+        """Whether it sends nothing of a sample before it has seen all of it."""
+        return isinstance(self.program, Attention) and self.program.waits
+
+    def sends(self, steps: int) -> int:
+        """The machine step at which it first sends, for windows of `steps` steps."""
+        return self.start + (steps if self.waits else 0)
+
 
 @dataclass(frozen=True)
 class LayerRecord:
@@ -76,9 +89,10 @@ class LayerRecord:
             over its channels.
         weight_error: RMS of (quantised - float) weights over RMS of the float weights.
         saturated: weights that the search clipped to the ends of the range.
-        spike_agreement: fraction of calibration spikes and silences equal to the float model's, window by window.
+        spike_agreement: fraction of calibration spikes and silences equal to the float model's, window by window; for
+            attention 1 - RMS(error of the gains) / RMS(gains), float gains of the same currents beside them.
         current_bound: proved bounds of the current u over all neurons and inputs, gate included, in units of a_in:
-            those of a_in itself where the current has no memory.
+            those of a_in itself where the current has no memory, and for attention.
         current_limit: a current below this cannot wrap.
     """
 
@@ -93,7 +107,7 @@ class LayerRecord:
     @property
     def bits_in_use(self) -> int:
         """Bits of the 24-bit current that the proved bound occupies, sign included."""
-        peak = max(abs(self.current_bound[0]), abs(self.current_bound[1])) << limits.STATE_SHIFT
+        peak = max(abs(self.current_bound[0]), abs(self.current_bound[1])) * (limits.STATE_LIMIT // self.current_limit)
         return peak.bit_length() + 1
 
 
@@ -143,7 +157,7 @@ class Network:
         stands between the populations of a loop. A feed-forward population is a run of its own; a run with a loop has
         to be simulated step by step.
         """
-        ordered = sorted(self.populations, key=lambda p: isinstance(p.program, LIF))  # stable
+        ordered = sorted(self.populations, key=lambda p: isinstance(p.program, Driven))  # stable
         place = {p.id: index for index, p in enumerate(ordered)}
         back = [(place[c.target], place[c.source]) for c in self.connections if place[c.source] >= place[c.target]]
         cuts = [i for i in range(1, len(place)) if not any(first < i <= last for first, last in back)]
@@ -166,11 +180,16 @@ class Network:
     @property
     def latency(self) -> int:
         """Machine steps from the first input of a sample to the last step of its read-out."""
-        return max(p.start for p in self.populations) - self.source.start + self.steps
+        return self._last - self.source.start + self.steps
 
     def machine_steps(self, samples: int) -> int:
         """Machine steps that `samples` back-to-back samples take, until the last population has seen them."""
-        return max(p.start for p in self.populations) + (samples - 1) * self.period + self.steps
+        return self._last + (samples - 1) * self.period + self.steps
+
+    @property
+    def _last(self) -> int:
+        """When the last population begins to send, or to be read out."""
+        return max(p.sends(self.steps) for p in self.populations)
 
 
 def _hash(content: hashlib._Hash, values: dict[str, object]) -> None:

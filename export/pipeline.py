@@ -62,10 +62,11 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
 )
 
 
-def lower_graph(graph: Graph, gates: Sequence[Gate] = ()) -> dict[str, Graph]:
+def lower_graph(graph: Graph, gates: Sequence[Gate] = (), *, attention: bool = False) -> dict[str, Graph]:
     """Every pass in order; stage name -> graph after it. Each construction checks the invariants.
 
-    All are exact but `fold_attention`, which runs where `gates` were measured for it.
+    All are exact but `fold_attention`, which runs where `gates` were measured for it. `attention`: what is left of it
+    after that stays, for integer programs.
 
     Raises:
         UserError: what a pass cannot do; attention that is not folded.
@@ -74,11 +75,11 @@ def lower_graph(graph: Graph, gates: Sequence[Gate] = ()) -> dict[str, Graph]:
     if gates:
         graph = stages[fold_attention.__name__] = fold_attention(graph, gates)
     for node in graph.nodes:
-        if depends_on_data(node):
+        if depends_on_data(node) and not attention:
             raise UserError(
                 "attention multiplies by what a whole window decides, which no weight can do",
                 where=node.where,
-                hint="python -m export --attention fold",
+                hint="python -m export --attention fold, or --attention quantize",
             )
     for step in PASSES:
         graph = step(graph)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from export import limits
+from export.attention_programs import Attention as Attention
+from export.whole import Ints as Ints
 from train.quantise.coding import InputCoding
 
-Ints: TypeAlias = npt.NDArray[np.int64]
 Reset: TypeAlias = Literal["zero", "subtract"]
 RESETS: tuple[Reset, ...] = ("zero", "subtract")
 
@@ -84,4 +84,5 @@ class LIF:
         return np.asarray(self.bias_mant << self.bias_exp)
 
 
-Program: TypeAlias = Source | Clock | LIF
+Program: TypeAlias = Source | Clock | LIF | Attention
+Driven: TypeAlias = LIF | Attention  # what connections end in

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from export import limits
+from export.attention_programs import reach
 from export.graph import Floats, Synapse
 from export.interpret import synapse as weighted_sum
 from export.interpret import ticks
-from export.network import LIF, Clock, Gate, Ints, Program, Source
+from export.network import LIF, Attention, Clock, Gate, Ints, Program, Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,9 @@ def payload(program: Program, channels: int, aligned: bool = True) -> Payload:
     """What the spikes of a population of so many channels can carry; `aligned`: all channels have the same delay."""
     if isinstance(program, Source):
         return Payload(*program.reach(channels))
+    if isinstance(program, Attention):
+        most = np.full(channels, reach(program))
+        return Payload(-most, most)
     return replace(spikes(channels), one_at_a_time=isinstance(program, Clock) and aligned)
 
 

@@ -9,19 +9,19 @@ apart from each other, and in rounds: few samples decide which factors of a chan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from export import limits, quantise
 from export.candidate import Integers, Output, exponents, integers, program, respond, rounded
-from export.graph import Accumulate, Floats, Graph, Neuron
+from export.graph import Accumulate, Floats, Gating, Neuron
 from export.headroom import HALVINGS, widest_scales
 from export.interpret import Reals
-from export.layer import Layer, Spikes, describe, part
-from export.network import Ints, LayerRecord, Program
-from export.quantise import Granularity, PerChannel, Signed
+from export.layer import Layer, Spikes, part
+from export.network import Ints, LayerRecord
+from export.quantise import Granularity, PerChannel, Signed, Weights
 from train.errors import UserError
 from train.kernels import scores
 
@@ -38,28 +38,14 @@ class Choice:
     record: LayerRecord
 
 
-def search(
-    graph: Graph,
-    node: Neuron | Accumulate,
-    sources: dict[str, Spikes],
-    programs: dict[str, Program],
-    target: Reals,
-    grid: Signed,
-    granularity: Granularity,
-    gated: bool,
-) -> tuple[Choice, Output]:
-    """Choose the integers of one population of a graph with windows not yet retimed; also what they answer.
-
-    Args:
-        sources: integer spikes (payloads for the input) of the populations before it, [T, B, *shape].
-        programs: their programs.
-        target: the float model's output on the same samples, [T, B, *shape].
-        gated: whether it must be held silent outside its window.
+def search(layer: Layer, grid: Signed, granularity: Granularity) -> tuple[Choice, Output]:
+    """Choose the integers of one population; also what they answer.
 
     Raises:
         UserError: no scale keeps its current within 24 bits; the message names the layer.
     """
-    layer = describe(graph, node, sources, programs, target, gated)
+    node = layer.node
+    assert not isinstance(node, Gating)
     if node.scale is not None:
         return _given(layer, node.scale, grid)
     scales = _channel_scales(layer, grid, granularity)
@@ -189,6 +175,11 @@ def _choice(layer: Layer, scale: Floats, top: Floats, grid: Signed) -> tuple[Cho
     chosen = integers(layer, scale, top, grid)
     if chosen is None:  # channels are independent, so what each candidate satisfies, their mixture does: not reached
         raise UserError("the scales of its channels cannot be combined", where=layer.node.where)
+    return choice_of(layer, chosen)
+
+
+def choice_of(layer: Layer, chosen: Integers) -> tuple[Choice, Output]:
+    """Chosen integers with what they lost, and what they answer."""
     output = _run(layer, chosen)
     return Choice(chosen, _record(layer, chosen, output)), output
 
@@ -198,12 +189,17 @@ def _run(layer: Layer, chosen: Integers) -> Output:
     return respond(layer, weights, chosen.program, layer.inputs)
 
 
-def _record(layer: Layer, chosen: Integers, output: Output) -> LayerRecord:
+def weight_error(layer: Layer, weights: Sequence[Weights], scale: Floats) -> float:
+    """RMS of (quantised - float) weights over RMS of the float weights."""
     lost = total = 0.0
-    for term, w in zip(layer.terms, chosen.weights, strict=True):
-        back = (w.values << w.exponent) / quantise.rows(chosen.scale, w.values.ndim)
+    for term, w in zip(layer.terms, weights, strict=True):
+        back = (w.values << w.exponent) / quantise.rows(scale, w.values.ndim)
         lost += float(np.square(back - term.synapse.weight).sum())
         total += float(np.square(term.synapse.weight).sum())
+    return float(np.sqrt(lost / total))
+
+
+def _record(layer: Layer, chosen: Integers, output: Output) -> LayerRecord:
     if isinstance(layer.node, Accumulate):
         agreement = np.mean(output[-1].argmax(-1) == layer.target[-1].argmax(-1))
     else:
@@ -212,7 +208,7 @@ def _record(layer: Layer, chosen: Integers, output: Output) -> LayerRecord:
     return LayerRecord(
         population=layer.node.id,
         scale=(float(per_volt.min()), float(per_volt.max())),
-        weight_error=float(np.sqrt(lost / total)),
+        weight_error=weight_error(layer, chosen.weights, chosen.scale),
         saturated=sum(w.saturated for w in chosen.weights),
         spike_agreement=float(agreement),
         current_bound=chosen.bound,

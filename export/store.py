@@ -1,10 +1,10 @@
 """`network.h5`: one self-describing HDF5 file for a `Network`, read as data from strangers.
 
-Layout (schema version 3):
+Layout (schema version 4):
     /                       attrs: format, schema_version, name, steps, period
-    /populations/<id>       attrs: order, origin, shape, start, readout, program ("source" | "clock" | "lif"), the
-                            program's numbers, reset ("zero" | "subtract")
-                            datasets (source): offset, (lif): du, dv, vth, bias_mant
+    /populations/<id>       attrs: order, origin, shape, start, readout, program ("source" | "clock" | "lif" |
+                            "frequency"), the program's numbers, reset ("zero" | "subtract")
+                            datasets (source): offset, (lif): du, dv, vth, bias_mant, (attention): its arrays
     /connections/<id>       attrs: order, origin, source, target, weight_exp, kind ("dense" | "convolution"), geometry
                             datasets: weight, delay
     /records/<population>   attrs: the fields of LayerRecord
@@ -14,14 +14,18 @@ It is opened and read through `export.hdf5`.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
+from export.attention_programs import FrequencyGains
 from export.hdf5 import array, fixed_text, members, open_stranger, read_text
 from export.network import (
     LIF,
+    Attention,
     Clock,
     Connection,
     Convolution,
@@ -39,8 +43,9 @@ from train import runs
 from train.errors import UserError
 
 FORMAT = "spikeproof-network"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MAX_ELEMENTS = 1 << 29  # of one dataset; 512 M weights are beyond any Loihi 2 board that this project plans for
+ATTENTION: dict[str, type[Attention]] = {"frequency": FrequencyGains}
 
 
 def write_network(path: Path, network: Network) -> None:
@@ -79,6 +84,9 @@ def _write_population(group: h5py.Group, order: int, population: Population) -> 
     if isinstance(program, Clock):
         group.attrs["program"] = fixed_text("clock")
         return
+    if isinstance(program, Attention):
+        _write_attention(group, program)
+        return
     gate = program.gate or Gate(0, 0)
     group.attrs.update(
         program=fixed_text("lif"),
@@ -91,6 +99,17 @@ def _write_population(group: h5py.Group, order: int, population: Population) -> 
     group["dv"] = program.dv.astype(np.int16)
     group["vth"] = program.vth.astype(np.int32)
     group["bias_mant"] = program.bias_mant.astype(np.int16)
+
+
+def _write_attention(group: h5py.Group, program: Attention) -> None:
+    (kind,) = (name for name, known in ATTENTION.items() if isinstance(program, known))
+    group.attrs["program"] = fixed_text(kind)
+    for field in fields(program):
+        value = getattr(program, field.name)
+        if isinstance(value, int):
+            group.attrs[field.name] = value
+        else:
+            group.create_dataset(field.name, data=value.astype(np.int32))
 
 
 def _write_connection(group: h5py.Group, order: int, connection: Connection) -> None:
@@ -177,8 +196,11 @@ def _read_population(name: str, group: h5py.Group) -> Population:
             gate=gate if gate.weight else None,
             reset=_reset(name, read_text(attrs, "reset")),
         )
+    elif kind in ATTENTION:
+        program = _read_attention(ATTENTION[kind], group)
     else:
-        raise UserError(f"population {name}: program {kind!r}, known are 'source', 'clock' and 'lif'")
+        known = ", ".join(map(repr, ("source", "clock", "lif", *ATTENTION)))
+        raise UserError(f"population {name}: program {kind[:80]!r}, known are {known}")
     return Population(
         id=name,
         origin=read_text(attrs, "origin"),
@@ -187,6 +209,15 @@ def _read_population(name: str, group: h5py.Group) -> Population:
         program=program,
         readout=bool(attrs["readout"]),
     )
+
+
+def _read_attention(kind: type[Attention], group: h5py.Group) -> Attention:
+    """Fields are whole numbers where the class says int, arrays elsewhere; the network checks them."""
+    values: dict[str, Any] = {
+        field.name: int(group.attrs[field.name]) if field.type == "int" else _integers(group, field.name)
+        for field in fields(kind)
+    }
+    return kind(**values)
 
 
 def _reset(population: str, text: str) -> Reset:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export import limits
+from export.attention_programs import MAX_STEPS
 from export.connections import Connection, Convolution, Dense
-from export.programs import LIF, RESETS, Gate, Ints, Source
+from export.programs import LIF, RESETS, Attention, Driven, Gate, Ints, Source
 from train.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def validate(network: Network) -> None:
     _check(sum(p.readout for p in network.populations) <= 1, "more than one read-out population", where)
     for population in network.populations:
         _validate_population(population, network)
+    _check_attention_is_in_no_loop(network)
     for connection in network.connections:
         _validate_connection(connection, network)
     known = set(ids)
@@ -74,8 +76,11 @@ def _validate_population(population: Population, network: Network) -> None:
     if isinstance(population.program, LIF):
         _validate_lif(population, population.program, network)
         return
-    _check(not population.readout, "an input population cannot be the read-out", where)
-    if isinstance(population.program, Source):
+    _check(not population.readout, "only LIF neurons can be the read-out", where)
+    if isinstance(population.program, Attention):
+        _check(network.steps <= MAX_STEPS, f"attention over {network.steps} steps, limit {MAX_STEPS}", where)
+        population.program.check(population.shape, network.steps, where)
+    elif isinstance(population.program, Source):
         _validate_source(population.program, population.shape, where)
     else:
         _check(
@@ -83,6 +88,19 @@ def _validate_population(population: Population, network: Network) -> None:
             f"a clock of {population.shape[0]} steps in a network with windows of {network.steps}",
             where,
         )
+
+
+def _check_attention_is_in_no_loop(network: Network) -> None:
+    places = {p.id: index for index, p in enumerate(network.populations)}
+    for c in network.connections:
+        if c.source in places and c.target in places and places[c.source] >= places[c.target]:
+            between = network.populations[places[c.target] : places[c.source] + 1]
+            for population in between:
+                _check(
+                    not isinstance(population.program, Attention),
+                    f"attention in a loop, which connection {c.id} closes",
+                    f"population {population.id}",
+                )
 
 
 def _validate_source(program: Source, shape: tuple[int, ...], where: str) -> None:
@@ -128,7 +146,7 @@ def _validate_connection(connection: Connection, network: Network) -> None:
     for end in (connection.source, connection.target):
         _check(end in by_id, f"population {end!r} does not exist", where)
     source, target = by_id[connection.source], by_id[connection.target]
-    _check(isinstance(target.program, LIF), f"ends in the input population {target.id}", where)
+    _check(isinstance(target.program, Driven), f"ends in the input population {target.id}", where)
     _check(not source.readout, f"starts at the read-out {source.id}, which sends no spikes", where)
     _in(connection.weight_exp, limits.WEIGHT_EXP_RANGE, "weight_exp", where)
     weight = connection.synapses.weight
@@ -142,7 +160,7 @@ def _validate_connection(connection: Connection, network: Network) -> None:
     else:
         _validate_convolution(connection.synapses, source, target, where)
     guard = network.period - network.steps
-    reach = np.abs(target.start - source.start - 1 - connection.delay).max(initial=0)
+    reach = np.abs(target.start - source.sends(network.steps) - 1 - connection.delay).max(initial=0)
     _check(
         int(reach) <= guard,
         f"reaches {int(reach)} steps beyond its window into the neighbouring sample, guard steps {guard}",

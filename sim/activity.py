@@ -11,7 +11,7 @@ import numpy.typing as npt
 from deploy.activity import Activity, ConnectionActivity, PopulationActivity, raster_neurons
 from deploy.synapses import fan_out
 from export.interpret import ticks
-from export.network import LIF, Clock, Ints, Network, Population, Source
+from export.network import Clock, Driven, Ints, Network, Population, Source
 from sim.recording import Recording
 
 
@@ -27,7 +27,7 @@ def populations(network: Network, recording: Recording, inputs: Ints) -> tuple[P
         _population(
             p,
             _events(p, recording, inputs),
-            samples * network.steps * p.size if isinstance(p.program, LIF) else 0,
+            samples * network.steps * p.size if isinstance(p.program, Driven) else 0,
         )
         for p in network.populations
         if not p.readout
@@ -81,7 +81,9 @@ def _events(population: Population, recording: Recording, inputs: Ints) -> npt.N
         case Clock():
             every_sample = ticks(population.shape, len(inputs)).astype(np.bool_)
             return every_sample.swapaxes(0, 1)
-    return recording.spikes[population.id]
+    sent = recording.values(population.id)
+    assert sent is not None, "an engine records all that connections drive"
+    return np.asarray(sent != 0)
 
 
 def _population(population: Population, sent: npt.NDArray[np.bool_], updates: int) -> PopulationActivity:

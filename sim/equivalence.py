@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from export.network import LIF, Ints, Network
+from export.network import LIF, Attention, Driven, Ints, Network, Population
 from sim import reference
 from sim.recording import Recording
 from train.errors import UserError
@@ -16,7 +16,7 @@ from train.errors import UserError
 
 @dataclass(frozen=True)
 class PopulationResult:
-    """One population: values compared, spikes among them (None for the read-out), values that differ."""
+    """One population: values compared, spikes among them (None for attention and read-out), values that differ."""
 
     id: str
     compared: int
@@ -102,7 +102,7 @@ def part(
     results = []
     differing: dict[str, npt.NDArray[np.bool_]] = {}
     for population in network.populations:
-        if not isinstance(population.program, LIF) or not (only is None or population.id in only):
+        if not isinstance(population.program, Driven) or not (only is None or population.id in only):
             continue
         ours, theirs = (_values(r, population.id, samples) for r in (first, second))
         expected = (samples, network.steps, *population.shape)
@@ -110,7 +110,8 @@ def part(
             if values.shape != expected:
                 raise UserError(f"recorded {values.shape}, expected {expected}", where=f"{engine}, {population.id}")
         differing[population.id] = ours != theirs
-        spikes = None if population.readout else int(np.count_nonzero(ours))
+        binary = isinstance(population.program, LIF) and not population.readout
+        spikes = int(np.count_nonzero(ours)) if binary else None
         mismatches = int(np.count_nonzero(differing[population.id]))
         results.append(PopulationResult(population.id, ours.size, spikes, mismatches))
     engines = (first.engine, second.engine)
@@ -154,8 +155,7 @@ def checked(network: Network, comparison: Comparison) -> Comparison:
 
 
 def _values(recording: Recording, population: str, samples: int) -> npt.NDArray[np.bool_] | Ints:
-    values = recording.spikes.get(population)
-    found: npt.NDArray[np.bool_] | Ints | None = recording.membrane.get(population) if values is None else values
+    found = recording.values(population)
     if found is None:
         raise UserError(f"did not record population {population}", where=f"engine {recording.engine}")
     return found[:samples]
@@ -173,30 +173,36 @@ def _first(
     for order, population in enumerate(network.populations):
         if population.id in differing and differing[population.id].any():
             place = tuple(int(i) for i in np.argwhere(differing[population.id])[0])
-            candidates.append((place[0], population.start + place[1], order, place))
+            candidates.append((place[0], population.sends(network.steps) + place[1], order, place))
     if not candidates:
         return None
     _, _, order, (sample, step, *rest) = min(candidates)
     neuron = tuple(rest)
     population = network.populations[order]
     values = [_values(r, population.id, sample + 1)[(sample, step, *neuron)] for r in (first, second)]
-    text = f"{first.engine} says {_word(values[0])}, {second.engine} says {_word(values[1])}"
+    words = [_word(value, population) for value in values]
+    text = f"{first.engine} says {words[0]}, {second.engine} says {words[1]}"
     if inputs is not None:
         text += f"; {_explain(network, population.id, inputs[sample : sample + 1], step, neuron)}"
     return Divergence(sample, step, population.id, neuron, text)
 
 
-def _word(value: np.bool_ | np.int64) -> str:
-    return ("spike" if value else "no spike") if isinstance(value, np.bool_) else f"v = {int(value)}"
+def _word(value: np.bool_ | np.int64, population: Population) -> str:
+    if isinstance(value, np.bool_):
+        return "spike" if value else "no spike"
+    return f"v = {int(value)}" if population.readout else f"a graded spike of {int(value)}"
 
 
 def _explain(network: Network, name: str, inputs: Ints, step: int, neuron: tuple[int, ...]) -> str:
     """What the reference machine does with that neuron at that step of that sample."""
     population = network.population(name)
     program = population.program
-    assert isinstance(program, LIF)
     stream = reference.simulate(network, inputs)
     at = (population.start + step, *neuron)
+    if isinstance(program, Attention):
+        sent = int(stream.graded[name][(population.sends(network.steps) + step, *neuron)])
+        return f"reference: a_in {int(stream.current[name][at])} at this step of the window, sends {sent}"
+    assert isinstance(program, LIF)
     bias = int(np.broadcast_to(program.bias, population.shape)[neuron])
     threshold = int(np.broadcast_to(program.threshold, population.shape)[neuron])
     after = int(stream.membrane[name][at])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from export import execute
-from export.network import LIF, Ints, Network
-from sim.recording import Recording
+from export.network import Ints, Network
+from sim.recording import Recording, recording
 
 
 def run(
@@ -14,9 +14,4 @@ def run(
 ) -> Recording:
     """Simulate samples; arguments as in `export.execute.run`."""
     windows = execute.run(network, inputs, device=device, progress=progress)
-    spiking = [p for p in network.populations if isinstance(p.program, LIF)]
-    return Recording(
-        engine="integer",
-        spikes={p.id: windows[p.id] for p in spiking if not p.readout},
-        membrane={p.id: windows[p.id] for p in spiking if p.readout},
-    )
+    return recording("integer", network, windows)

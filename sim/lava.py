@@ -48,7 +48,7 @@ class LavaTimeoutError(LavaError):
 
 
 class NotSilentError(CheckFailedError):
-    """A gated population spiked outside its windows: its gate is too weak."""
+    """A population spiked outside its windows: its gate is too weak."""
 
 
 def run(network: Network, inputs: Ints, *, timeout: float, progress: Progress | None = None) -> Recording:
@@ -194,7 +194,23 @@ def read(engine: str, network: Network, samples: int, folder: Path) -> Recording
         rows = np.load(layout.membrane_file(folder, network.readout))
         membrane[network.readout.id] = _windows(network, network.readout, samples, rows)
     spikes = {p.id: _spikes(network, p, samples, folder) for p in layout.spiking(network)}
-    return Recording(engine, spikes, membrane)
+    graded = {p.id: _graded(network, p, samples, folder) for p in layout.attending(network)}
+    return Recording(engine, spikes, membrane, graded)
+
+
+def _graded(network: Network, population: Population, samples: int, folder: Path) -> Ints:
+    rows = np.load(layout.graded_file(folder, population), mmap_mode="r")
+    missing = np.flatnonzero((rows == layout.UNSENT).any(axis=1))
+    if missing.size:
+        raise LavaError(f"population {population.id}: machine step {missing[0]} was not recorded")
+    since = np.arange(len(rows)) - population.sends(network.steps)
+    between = (since < 0) | (since % network.period >= network.steps)  # behind the last sample its windows go on
+    loud = np.flatnonzero(between & rows.any(axis=1))
+    if loud.size:
+        raise NotSilentError(
+            f"population {population.id} sent in {loud.size} machine steps outside its windows, first in step {loud[0]}"
+        )
+    return _windows(network, population, samples, rows).astype(np.int64)
 
 
 def _spikes(network: Network, population: Population, samples: int, folder: Path) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.hdf5_tree import Tree
-from export.network import Population
+from export.network import LIF, Population
 from train.errors import UserError
 
 NEAR = 1e-4  # of a step: how close below a step's start an event still belongs to it, since times are rounded
@@ -52,7 +52,7 @@ def values_of(tree: Tree, place: str, population: Population, steps: int, sample
         if data.shape[1:] != (steps, population.size):
             expected = f"(samples, {steps}, {population.size})"
             raise UserError(f"data of shape {data.shape}, expected {expected}: all steps of a window and no others")
-    elif kind in ("EventData", "ValuedEventData") and not population.readout:
+    elif kind in ("EventData", "ValuedEventData") and is_spiking(population):
         total, values = from_events(tree, place, kind, population.size, steps, samples)
     else:
         raise UserError(f"is of type {kind[:40]!r}, known are TimeGriddedData and, for spikes, EventData")
@@ -60,13 +60,18 @@ def values_of(tree: Tree, place: str, population: Population, steps: int, sample
         raise UserError("holds no sample")
     if not np.isfinite(values).all():
         raise UserError("holds NaN or infinity")
-    if not population.readout and not ((values == 0) | (values == 1)).all():
+    if is_spiking(population) and not ((values == 0) | (values == 1)).all():
         raise UserError("holds values other than 0 and 1, which are not spikes")
     return total, values.reshape(*values.shape[:2], *population.shape)
 
 
+def is_spiking(population: Population) -> bool:
+    """Whether its values are spikes: neither graded ones nor a membrane potential."""
+    return isinstance(population.program, LIF) and not population.readout
+
+
 def whole(values: Array) -> bool:
-    """Whether these can be membrane potentials of integer neurons."""
+    """Whether these can be membrane potentials of integer neurons, or graded spikes."""
     return values.dtype.kind in "biu" or bool((np.abs(values) <= WHOLE).all() and (values == np.rint(values)).all())
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from export.network import LIF, Ints, Network
-from sim.recording import Recording
+from export.network import Ints, Network
+from sim.recording import Recording, recording
 from train.errors import UserError
 
 BATCH = 64
@@ -27,12 +27,7 @@ def run(network: Network, inputs: Ints, *, progress: Callable[[int, int], None] 
     except ImportError as error:
         raise UserError(f"the onnx engine: {error}", hint="install the extra: pip install spikeproof[onnx]") from error
     values = run_model(runtime, writer.to_onnx(network).SerializeToString(), network, inputs, progress)
-    spiking = [p for p in network.populations if isinstance(p.program, LIF)]
-    return Recording(
-        engine="onnx",
-        spikes={p.id: values[p.id] for p in spiking if not p.readout},
-        membrane={p.id: values[p.id] for p in spiking if p.readout},
-    )
+    return recording("onnx", network, values)
 
 
 def run_model(

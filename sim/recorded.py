@@ -1,8 +1,9 @@
 """Recordings as NIR data (`nir.write_data`), to compare an engine with another framework, or with itself later on.
 
-A node is a population: its `spikes`, the read-out's `v` (its membrane potential, in units of v), the input's `x` (raw
-values; where a file has them, they must be what the engines got, since other samples are no witnesses). Arrays are
-[samples, T, neurons], the neurons of (C, H, W) in row-major order, step 0 being the first of the population's window.
+A node is a population: its `spikes`, those of attention as `graded`, the read-out's `v` (its membrane potential, in
+units of v), the input's `x` (raw values; where a file has them, they must be what the engines got, since other samples
+are no witnesses). Arrays are [samples, T, neurons], the neurons of (C, H, W) in row-major order, step 0 being the first
+of the population's window.
 Files come from strangers: the arrays are read by `export.hdf5_tree`, so the NIR library is needed for writing only.
 """
 
@@ -16,13 +17,13 @@ import numpy as np
 
 from export.formats.nir_writer import DT
 from export.hdf5_tree import Tree, read_tree
-from export.network import LIF, Ints, Network
-from sim.nir_data import Array, array_of, kind_of, observables, values_of, whole
-from sim.recording import Recording
+from export.network import Attention, Driven, Ints, Network, Population
+from sim.nir_data import Array, array_of, is_spiking, kind_of, observables, values_of, whole
+from sim.recording import Recording, recording
 from train import runs
 from train.errors import UserError
 
-SPIKES, MEMBRANE, INPUT = "spikes", "v", "x"
+SPIKES, GRADED, MEMBRANE, INPUT = "spikes", "graded", "v", "x"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Recorded:
     @property
     def populations(self) -> tuple[str, ...]:
         """Those that can be compared."""
-        return (*self.recording.spikes, *self.recording.membrane)
+        return (*self.recording.spikes, *self.recording.membrane, *self.recording.graded)
 
 
 def write(path: Path, network: Network, recording: Recording, x: Ints) -> None:
@@ -59,6 +60,7 @@ def write(path: Path, network: Network, recording: Recording, x: Ints) -> None:
     observed = {network.source.id: {INPUT: gridded(x)}}
     observed |= {name: {SPIKES: gridded(values)} for name, values in recording.spikes.items()}
     observed |= {name: {MEMBRANE: gridded(values)} for name, values in recording.membrane.items()}
+    observed |= {name: {GRADED: gridded(values)} for name, values in recording.graded.items()}
     with runs.atomic_path(path) as temporary:
         nir.write_data(temporary, nir.NIRGraphData({name: nir.NIRNodeData(o) for name, o in observed.items()}))
 
@@ -81,8 +83,8 @@ def read(path: Path, network: Network, x: Ints) -> Recorded:
 def _recorded(name: str, tree: Tree, network: Network, x: Ints) -> Recorded:
     if kind_of(tree, "") != "NIRGraphData":
         raise UserError("is not a recording", hint="write one with --record FILE, or with nir.write_data")
-    spiking = [p for p in network.populations if isinstance(p.program, LIF)]
-    by_name = {p.origin: p for p in spiking if p.origin} | {p.id: p for p in spiking}
+    driven = [p for p in network.populations if isinstance(p.program, Driven)]
+    by_name = {p.origin: p for p in driven if p.origin} | {p.id: p for p in driven}
     found: dict[str, Array] = {}
     strange, totals, same_inputs = [], {}, False
     for node, observable, place in observables(tree, "", ""):
@@ -91,7 +93,7 @@ def _recorded(name: str, tree: Tree, network: Network, x: Ints) -> Recorded:
             same_inputs = True
             continue
         population = by_name.get(node)
-        if population is None or observable != (MEMBRANE if population.readout else SPIKES):
+        if population is None or observable != _observable(population):
             strange.append(f"{node}: {observable}")
             continue
         if population.id in found:
@@ -100,24 +102,24 @@ def _recorded(name: str, tree: Tree, network: Network, x: Ints) -> Recorded:
             total, values = values_of(tree, place, population, network.steps, len(x))
         except UserError as error:
             raise UserError(error.what, where=f"node {node}, {observable}", hint=error.hint) from error
-        if population.readout and not whole(values):
+        if not is_spiking(population) and not whole(values):
             strange.append(f"{node}: {observable} (not whole numbers, so in other units than the network's)")
             continue
         totals[node] = total
-        found[population.id] = values.astype(np.int64 if population.readout else np.bool_)
-    absent = tuple(p.id for p in spiking if p.id not in found)
+        found[population.id] = values.astype(np.bool_ if is_spiking(population) else np.int64)
+    absent = tuple(p.id for p in driven if p.id not in found)
     if not found:
         hint = f"the network has {', '.join(absent)}"
         raise UserError(f"holds no population of network {network.name}, only {_few(strange)}", hint=hint)
     if len(set(totals.values())) > 1:
         raise UserError(f"its nodes have different numbers of samples: {_few([f'{n} {k}' for n, k in totals.items()])}")
-    ordered = [(p, found[p.id]) for p in spiking if p.id in found]
-    recording = Recording(
-        engine=name,
-        spikes={p.id: values for p, values in ordered if not p.readout},
-        membrane={p.id: values for p, values in ordered if p.readout},
-    )
-    return Recorded(recording, next(iter(totals.values())), absent, tuple(strange), same_inputs)
+    return Recorded(recording(name, network, found), next(iter(totals.values())), absent, tuple(strange), same_inputs)
+
+
+def _observable(population: Population) -> str:
+    if isinstance(population.program, Attention):
+        return GRADED
+    return MEMBRANE if population.readout else SPIKES
 
 
 def _check_inputs(theirs: Array, x: Ints) -> None:

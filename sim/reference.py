@@ -15,8 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from export import limits
-from export.network import LIF, Clock, Connection, Convolution, Ints, Network, Population, Source
-from sim.recording import Recording
+from export.attention_programs import respond
+from export.network import (
+    LIF,
+    Attention,
+    Clock,
+    Connection,
+    Convolution,
+    Driven,
+    Ints,
+    Network,
+    Population,
+    Source,
+)
+from sim.recording import Recording, recording
 
 Value = TypeVar("Value", bound=np.generic)
 
@@ -30,29 +42,30 @@ class Stream:
         current: synaptic input a_in that arrived, int64, gate included.
         before: membrane potential before the step's update (after a reset), int64.
         membrane: membrane potential after the update and before a spike resets it, int64.
+        graded: what attention sends, int64; of it and of `current` alone attention has an entry.
     """
 
     spikes: dict[str, npt.NDArray[np.bool_]]
     current: dict[str, Ints]
     before: dict[str, Ints]
     membrane: dict[str, Ints]
+    graded: dict[str, Ints]
 
 
 def run(network: Network, inputs: Ints) -> Recording:
     """Simulate samples back to back; inputs int64 [samples, T, *shape] of raw values."""
     stream = simulate(network, inputs)
-    spiking = [p for p in network.populations if isinstance(p.program, LIF)]
-    return Recording(
-        engine="reference",
-        spikes={p.id: windows(stream.spikes[p.id], p, network) for p in spiking if not p.readout},
-        membrane={p.id: windows(stream.membrane[p.id], p, network) for p in spiking if p.readout},
-    )
+    found = {**stream.spikes, **stream.graded}
+    if network.readout is not None:
+        found[network.readout.id] = stream.membrane[network.readout.id]
+    by_id = {p.id: windows(found[p.id], p, network) for p in network.populations if p.id in found}
+    return recording("reference", network, by_id)
 
 
 def windows(stream: npt.NDArray[Value], population: Population, network: Network) -> npt.NDArray[Value]:
-    """[machine steps, *shape] to the population's windows [samples, T, *shape]."""
+    """What a population sent, [machine steps, *shape], in its windows [samples, T, *shape]."""
     samples = (len(stream) - network.machine_steps(1)) // network.period + 1
-    starts = [population.start + n * network.period for n in range(samples)]
+    starts = [population.sends(network.steps) + n * network.period for n in range(samples)]
     return np.stack([stream[start : start + network.steps] for start in starts])
 
 
@@ -60,12 +73,15 @@ def simulate(network: Network, inputs: Ints) -> Stream:
     """Every machine step of `len(inputs)` samples."""
     total = network.machine_steps(len(inputs))
     lifs = [p for p in network.populations if isinstance(p.program, LIF)]
+    driven = [p for p in network.populations if isinstance(p.program, Driven)]
+    attending = {p.id: _Attending(p, network) for p in network.populations if isinstance(p.program, Attention)}
     shapes = {p.id: (total, *p.shape) for p in lifs}
     stream = Stream(
         spikes={name: np.zeros(shape, dtype=np.bool_) for name, shape in shapes.items()},
-        current={name: np.zeros(shape, dtype=np.int64) for name, shape in shapes.items()},
+        current={p.id: np.zeros((total, *p.shape), dtype=np.int64) for p in driven},
         before={name: np.zeros(shape, dtype=np.int64) for name, shape in shapes.items()},
         membrane={name: np.zeros(shape, dtype=np.int64) for name, shape in shapes.items()},
+        graded={name: np.zeros((total, *each.population.shape), dtype=np.int64) for name, each in attending.items()},
     )
     sent: dict[str, Ints] = {p.id: np.zeros((total, *p.shape), dtype=np.int64) for p in network.populations}
     for p in network.populations:
@@ -76,11 +92,15 @@ def simulate(network: Network, inputs: Ints) -> Stream:
     u = {p.id: np.zeros(p.shape, dtype=np.int64) for p in lifs}
     v = {p.id: np.full(p.shape, _initial(p), dtype=np.int64) for p in lifs}
     for step in range(total):
-        for p in lifs:
-            assert isinstance(p.program, LIF)
+        for p in driven:
             arriving = np.zeros(p.shape, dtype=np.int64)
             for connection in network.inputs_of(p.id):
                 arriving += _deliver(connection, sent[connection.source], step).reshape(p.shape)
+            if isinstance(p.program, Attention):
+                stream.current[p.id][step] = arriving
+                sent[p.id][step] = stream.graded[p.id][step] = attending[p.id].step(step, arriving)
+                continue
+            assert isinstance(p.program, LIF)
             if p.program.gate is not None and step >= 1 and not _inside(step, p, network):
                 arriving -= p.program.gate.current
             if step >= p.start and (step - p.start) % network.period == 0:
@@ -93,6 +113,30 @@ def simulate(network: Network, inputs: Ints) -> Stream:
             v[p.id][fired] = 0 if p.program.reset == "zero" else (v[p.id] - threshold)[fired]
             sent[p.id][step] = fired
     return stream
+
+
+class _Attending:
+    """A population of attention, one machine step after the other: a ring of T inputs, and what they will send."""
+
+    def __init__(self, population: Population, network: Network) -> None:
+        self.population, self.network = population, network
+        self.taken: list[Ints] = []
+        self.answers: list[Ints] = []
+
+    def step(self, step: int, arriving: Ints) -> Ints:
+        """What it sends at this machine step, of which `arriving` is the input."""
+        program = self.population.program
+        assert isinstance(program, Attention)
+        answer = self.answers.pop(0) if self.answers else np.zeros_like(arriving)
+        if not _inside(step, self.population, self.network):
+            return answer
+        if not program.waits:
+            return np.asarray(respond(program, arriving[None, None])[0, 0])
+        self.taken.append(arriving)
+        if len(self.taken) == self.network.steps:
+            self.answers = list(respond(program, np.stack(self.taken)[:, None])[:, 0])
+            self.taken = []
+        return answer
 
 
 def _initial(population: Population) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE
 from rich.table import Table
 
-from export.network import LIF, Network
+from export.network import Driven, Network
 from sim.equivalence import Comparison
 from sim.float_model import LayerAgreement
 from sim.parts import Accuracy, Part
@@ -94,14 +94,14 @@ def show(
     accuracy: Accuracy,
 ) -> None:
     if comparisons:
-        spiking = sum(isinstance(p.program, LIF) for p in network.populations)
+        driven = sum(isinstance(p.program, Driven) for p in network.populations)
         table = Table(title=f"{network.name}: every population, step and sample", title_justify="left", box=SIMPLE)
         table.add_column("engines", no_wrap=True)
         for column in ("samples", "steps", "layers", "spikes", "compared", "differ"):
             table.add_column(column, justify="right", no_wrap=True)
         for c in comparisons:
             mismatches = sum(p.mismatches for p in c.populations)
-            layers = str(len(c.populations)) if len(c.populations) == spiking else f"{len(c.populations)} of {spiking}"
+            layers = str(len(c.populations)) if len(c.populations) == driven else f"{len(c.populations)} of {driven}"
             table.add_row(
                 " = ".join(c.engines) if c.equal else " != ".join(c.engines),
                 *(f"{c.samples:,}", f"{c.steps:,}", layers, f"{c.spikes:,}"),

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.network import LIF, Connection, Convolution, Ints, Network, Source
-from sim.recording import Recording
+from export.attention_programs import respond
+from export.network import LIF, Attention, Connection, Convolution, Driven, Ints, Network, Source
+from sim.recording import Recording, recording
 from train import layers
 from train.errors import UserError
 from train.layers.fixed_point import (
@@ -46,14 +47,11 @@ def run(
     Raises:
         UserError: the network was not exported from this model.
     """
-    ids = {p.origin: p.id for p in network.populations if isinstance(p.program, LIF)}
-    parts = record(with_membrane(network, model), ids, inputs, progress)
-    readout = network.readout.id if network.readout else ""
-    return Recording(
-        engine="torch",
-        spikes={name: parts[name] > 0 for name in ids.values() if name != readout},
-        membrane={name: parts[name].astype(np.int64) for name in ids.values() if name == readout},
-    )
+    driven = [p for p in network.populations if isinstance(p.program, Driven)]
+    parts = record(with_membrane(network, model), {p.origin: p.id for p in driven}, inputs, progress)
+    spiking = {p.id for p in driven if isinstance(p.program, LIF) and not p.readout}
+    windows = {name: values > 0 if name in spiking else values.astype(np.int64) for name, values in parts.items()}
+    return recording("torch", network, windows)
 
 
 @torch.no_grad()
@@ -126,7 +124,7 @@ def _replacement(network: Network, path: str, module: nn.Module) -> nn.Module | 
     if isinstance(module, layers.Normalise | layers.BatchNorm2d | layers.AvgPool2d | layers.Flatten):
         return nn.Identity()  # folded into the weights behind or before it
     if isinstance(module, layers.FSTA | layers.GlobalContext | layers.StepAttention):
-        return nn.Identity()  # folded into thresholds and weights
+        return _attention(network, path)
     if isinstance(module, layers.TemporalShift):
         return ShiftIntegers(module.fixed_split, _code(network, path))
     if isinstance(module, layers.Conv2d | layers.Linear):
@@ -136,8 +134,26 @@ def _replacement(network: Network, path: str, module: nn.Module) -> nn.Module | 
     if isinstance(module, layers.Recurrent):
         return FixedPointRecurrent(_layer(network, _recurrent(network, path)), _neuron(network, path))
     if isinstance(module, layers.LIF | LearnableNeuron | layers.MeanOverTime):
-        return _neuron(network, path)
+        return _driven_neuron(network, path)
     return None
+
+
+class IntegerAttention(nn.Module):
+    """A program of `export.attention_programs`: a_in [T, B, *shape] to graded spikes, float64 whole numbers."""
+
+    def __init__(self, program: Attention) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, current: Tensor) -> Tensor:
+        return torch.from_numpy(respond(self.program, current.long().numpy())).double()
+
+
+def _attention(network: Network, path: str) -> nn.Module:
+    for population in network.populations:
+        if population.origin == path and isinstance(population.program, Attention):
+            return IntegerAttention(population.program)
+    return nn.Identity()  # folded into thresholds and weights
 
 
 def _synapses(network: Network, path: str) -> nn.Module:
@@ -173,6 +189,16 @@ def _layer(network: Network, connection: Connection) -> nn.Module:
         return FixedPointLinear(weight)
     geometry = (synapses.stride, synapses.padding, synapses.dilation, synapses.groups, synapses.crop)
     return FixedPointConv2d(weight, *geometry)
+
+
+def _driven_neuron(network: Network, path: str) -> nn.Module:
+    """A neuron, behind the synapses that attention needs to reach it: no layer of the model has them."""
+    neuron = _neuron(network, path)
+    own = any(
+        c.origin == f"{path}.shortcut" and isinstance(network.population(c.source).program, Attention)
+        for c in network.connections
+    )
+    return nn.Sequential(_synapses(network, f"{path}.shortcut"), neuron) if own else neuron
 
 
 def _neuron(network: Network, path: str) -> FixedPointLIF:

@@ -7,6 +7,7 @@ from conftest import ints
 from hypothesis import strategies as st
 
 from export import limits
+from export.attention_programs import FrequencyGains
 from export.network import LIF, Clock, Connection, Convolution, Dense, Gate, Network, Population, Source
 from export.programs import RESETS
 
@@ -101,6 +102,73 @@ def networks(draw: st.DrawFn, wild: bool = False) -> Network:
     readout = Population("readout", "", (3,), last.start + 1, READOUT, readout=True)
     connect(last, readout, Dense(even(rng, limit, 3, last.size)))
     return Network("random", (*populations, readout), tuple(connections), steps, steps + guard)
+
+
+def frequency_gains(rng: np.random.Generator, shape: tuple[int, ...], steps: int) -> FrequencyGains:
+    """A legal program with every kind of sign and shift, whose gains and logits vary."""
+    channels, side = shape[0], int(rng.choice([1, 3]))
+    bias = ints(rng.integers(-50, 50, [n if rng.random() < 0.5 else 1 for n in shape]))
+    program = FrequencyGains(
+        limit=int(rng.choice([40, 300])),
+        bias=bias,
+        input_shift=int(rng.integers(0, 3)),
+        mean=ints(rng.integers(-300, 500, channels)),
+        mean_shift=int(rng.integers(0, 3)),
+        highest=ints(rng.integers(-300, 500, channels)),
+        amplitude_shift=int(rng.integers(4, 9)),
+        temporal=ints(rng.integers(-40, 40, (steps, steps))),
+        temporal_shift=int(rng.integers(5, 9)),
+        step_table=ints(rng.integers(700, 2000, 512)),
+        common=ints(rng.integers(-9, 30, channels)),
+        common_shift=int(rng.integers(0, 6)),
+        place_shift=int(rng.integers(8, 13)),
+        kernels=ints(rng.integers(-60, 60, (side * side, side, side))),
+        logit_shift=int(rng.integers(3, 9)),
+        place_table=ints(rng.integers(-300, 1600, 256)),
+        gain_shift=int(rng.integers(9, 12)),
+    )
+    program.check(shape, steps, "a random program")
+    return program
+
+
+def attention_network(seed: int, guard: int = 1, steps: int = 5) -> Network:
+    """Attention behind graded input and behind spikes, a shortcut beside it, delays that look over the edge."""
+    rng = np.random.default_rng(seed)
+    gate = Gate(256, 8) if guard else None
+    maps = (3, 4, 4)
+
+    def neurons(vth: int) -> LIF:
+        return LIF(4095, 700, ints(rng.integers(vth, 3 * vth, (3, 1, 1))), ints(0), 0, gate, RESETS[seed % 2])
+
+    first = 1 + guard
+    gates = [frequency_gains(rng, maps, steps) for _ in range(2)]
+    own = Convolution(ints(np.full((3, 1, 1, 1), 2)), groups=3)
+    near = Convolution(even(rng, 20, 3, 3, 3, 3), padding=(1, 1))
+    late = first + steps + 3 + guard  # when the second attention starts
+    shift = ints([guard + d for d in (guard, 0, -guard)])
+    return Network(
+        name="attention",
+        steps=steps,
+        period=steps + guard,
+        populations=(
+            Population("input", "", (2, 4, 4), first, Source(payload_bits=4)),
+            Population("gate1", "one", maps, first + 1, gates[0]),
+            Population("lif1", "", maps, first + steps + 2, neurons(40)),
+            Population("gate2", "two", maps, late, gates[1]),
+            Population("lif2", "", maps, late + steps + 1, neurons(40)),
+            Population("readout", "", (3,), late + steps + 2, READOUT, readout=True),
+        ),
+        connections=(
+            Connection(
+                "in", "", "input", "gate1", Convolution(even(rng, 20, 3, 2, 3, 3), padding=(1, 1)), 0, ints([0, 0])
+            ),
+            Connection("own1", "", "gate1", "lif1", own, 0, ints([0] * 3)),
+            Connection("near", "", "lif1", "gate2", near, 1, shift),
+            Connection("skip", "", "gate1", "gate2", Convolution(even(rng, 4, 3, 3, 1, 1)), 0, shift + 1),
+            Connection("own2", "", "gate2", "lif2", own, 0, ints([0] * 3)),
+            Connection("out", "", "lif2", "readout", Dense(even(rng, 20, 3, 48)), 0, ints([0] * 3)),
+        ),
+    )
 
 
 def payloads(network: Network, samples: int, seed: int) -> np.ndarray:

@@ -82,7 +82,9 @@ def test_a_teacher_is_named_among_what_is_left_out() -> None:
     ("options", "message"),
     [
         ((), "attention multiplies by what a whole window decides, which no weight can do (python -m export"),
-        (("--attention", "quantize"), "--attention quantize is not there yet (--attention fold"),
+        (("--attention", "quantize", "--heal", "1"), "--heal 1 needs --attention fold"),
+        (("--attention", "quantize", "--test-samples", "0"), "--test-samples 0, must be at least 1"),
+        (("--attention", "quantize"), "GlobalContext block1.lif.context: this attention has no integer program yet"),
         (("--heal", "2"), "--heal 2 needs --attention fold"),
         ((*FOLD, "--heal", "-1"), "--heal -1, must be at least 0"),
         ((*FOLD, "--heal-rate", "0"), "--heal-rate 0.0, must be above 0"),
@@ -96,8 +98,58 @@ def test_wrong_use_is_one_line(
     assert message in error_line(capsys)
 
 
+@pytest.fixture(scope="module")
+def fsta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("runs") / "fsta", "--attention", "fsta")
+
+
+QUANTISE = ("--attention", "quantize", "--calibration-samples", "32", "--test-samples", "40")
+
+
+def test_quantise_and_run_and_plan(fsta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(shutil.copytree(fsta, tmp_path / "run"))
+    assert call("export", run, *QUANTISE) == 0
+    out = capsys.readouterr().out
+    assert "no sum of attention 32" in out
+    assert "attention in integers, not a stock program" in out
+    data = json.loads((run / runs.ATTENTION).read_text())
+    assert data["attention"] == "quantize"
+    assert [gate["id"] for gate in data["gates"]] == [f"block{i}.lif.attention" for i in (1, 2, 3)]
+    assert all(0 < gate["error"] < 0.05 for gate in data["gates"])
+    folded, kept = data["correct"]
+    assert (folded["name"], kept["name"]) == ("folded", "with attention")
+    assert 0 <= kept["integer"] <= 40
+    assert call("sim", run, "--engines", "torch", "reference", "--samples", "40", "--lava-samples", "3") == 0
+    equal = json.loads((run / runs.EQUIVALENCE).read_text())
+    assert all(comparison["equal"] for comparison in equal["comparisons"])
+    assert len(equal["comparisons"][0]["populations"]) == 7
+    assert equal["accuracy"]["integer"] == [kept["integer"], 40]
+    capsys.readouterr()
+    assert call("deploy", run) == 0
+    assert "not a stock program of Lava or Loihi" in " ".join(capsys.readouterr().out.split())
+    report = json.loads((run / runs.REPORT_JSON).read_text())
+    assert "attention" in {population["kind"] for population in report["network"]["populations"]}
+
+
+@pytest.mark.parametrize(
+    ("target", "message"), [("nir", "NIR has no such node"), ("netx", "attention has no netx form"), ("onnx", "ONNX")]
+)
+def test_formats_without_attention_refuse_it(
+    target: str, message: str, fsta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if target == "onnx":
+        pytest.importorskip("onnx")
+    run = Path(shutil.copytree(fsta, tmp_path / "run"))
+    assert call("export", run, *QUANTISE, "--target", target) == 2
+    line = error_line(capsys)
+    assert "block1.lif.attention" in line
+    assert message in line
+
+
 def test_nothing_to_fold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = train(tmp_path / "plain")
     capsys.readouterr()
     assert call("export", run, *FOLD) == 2
     assert "--attention fold, but the model has no attention" in error_line(capsys)
+    assert call("export", run, *QUANTISE) == 2
+    assert "--attention quantize, but the model has no attention" in error_line(capsys)

@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from conftest import ints, recurrent_network
+from random_networks import attention_network
 
 from export import limits
 from export.network import LIF, Clock, Connection, Convolution, Dense, Gate, Network, Population, Source
@@ -83,7 +84,12 @@ def inputs_of(network: Network) -> np.ndarray:
     return ints(np.where(rng.random(x.shape) < 0.2, 1 << (program.payload_bits - 1), x))
 
 
-NETWORKS = {"rules": rules, "extremes": extremes, "recurrent": lambda: recurrent_network(3)}
+def attending() -> Network:
+    """Attention behind graded input and behind spikes."""
+    return attention_network(7)
+
+
+NETWORKS = {"rules": rules, "extremes": extremes, "attention": attending, "recurrent": lambda: recurrent_network(3)}
 
 
 @dataclass(frozen=True)
@@ -161,8 +167,14 @@ FAULTS = {
     "kernel flipped": Fault("synapses.weight[out, :, i, j]", "synapses.weight[out, :, -1 - i, -1 - j]"),
     "kernel transposed": Fault("synapses.weight[out, :, i, j]", "synapses.weight[out, :, j, i]"),
     "crop left out": Fault("= synapses.crop", "= (0, 0), (0, 0)", "recurrent"),
+    "attention a step late": Fault("if not _inside(step, self", "if not _inside(step - 1, self", "attention"),
+    "attention sends its window backwards": Fault("self.answers.pop(0)", "self.answers.pop()", "attention"),
+    "attention answers to this step alone": Fault("np.stack(self.taken)", "np.stack(self.taken[-1:] * 5)", "attention"),
     "clock a step late": Fault("frame[step] = 1", "frame[step - 1] = 1"),
-    "window a step early": Fault("population.start + n * network.period", "population.start - 1 + n * network.period"),
+    "window a step early": Fault(
+        "population.sends(network.steps) + n * network.period",
+        "population.sends(network.steps) - 1 + n * network.period",
+    ),
 }
 
 

@@ -130,7 +130,7 @@ def test_a_recurrent_layer_answers_to_its_own_spikes(reset: Reset, start: str) -
     values = {node.id: x for node, x in walk(graph, random_inputs(graph, 4, samples=5).astype(np.float32))}
     fed = {"float model": values["again"], "silence": values["again"] * 0, "noise": rng.random((8, 5, 6)) < 0.5}[start]
     sources = {"input": values["input"], "lif": fed}
-    layer = describe(graph, lif, sources, {"input": Source(4)}, values["lif"], gated=True)
+    layer = describe(graph, lif, sources, {"input": Source(4)}, {}, values["lif"], gated=True)
     scale = np.full(6, 500.0)
     found = candidate.integers(layer, scale, scale, Signed(8))
     assert found is not None
@@ -176,9 +176,8 @@ def test_each_channel_gets_the_factor_that_is_best_for_it(monkeypatch: pytest.Mo
     assert isinstance(node, g.Neuron)
 
     def lost() -> np.ndarray:
-        _, output = search.search(
-            graph, node, {"input": x}, {"input": Source(4)}, target, Signed(4), PerChannel(), True
-        )
+        layer = describe(graph, node, {"input": x}, {"input": Source(4)}, {}, target, gated=True)
+        _, output = search.search(layer, Signed(4), PerChannel())
         return np.asarray((output != (target > 0)).sum(axis=(0, 1, 3, 4)))
 
     together, factors = lost(), search.FACTORS

@@ -11,6 +11,7 @@ import pytest
 from conftest import ints, recurrent_network, temporal_shift_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_networks import frequency_gains
 
 from export.network import LIF, Clock, Connection, Convolution, LayerRecord, Network, Population
 from export.store import read_network, write_network
@@ -56,7 +57,7 @@ def test_round_trip_of_loops_and_crops(tmp_path: Path) -> None:
 
 
 def general_network() -> Network:
-    """One decay for each channel, a synaptic current, the reset that subtracts, and a clock."""
+    """One decay for each channel, a synaptic current, the reset that subtracts, a clock, and attention."""
     network = temporal_shift_network()
     conv1, conv2 = lif(network, 1), lif(network, 2)
     populations = list(network.populations)
@@ -66,8 +67,14 @@ def general_network() -> Network:
     clock = Population("clock", "", (4, 4, 4), 3, Clock())
     weight = ints(np.arange(16)).reshape(4, 4, 1, 1) * 2
     told = Connection("clock-conv2", "", "clock", "conv2", Convolution(weight), 1, ints([0] * 4))
+    gate = Population("gate", "", (4, 4, 4), 3, frequency_gains(np.random.default_rng(0), (4, 4, 4), network.steps))
+    half = Convolution(ints(np.full((4, 4, 1, 1), -2)), (2, 2))
+    into = Connection("conv1-gate", "", "conv1", "gate", half, 0, ints([0] * 4))
     return replace(
-        network, populations=(clock, *populations), connections=(*network.connections, told), records=network.records
+        network,
+        populations=(clock, *populations, gate),
+        connections=(*network.connections, told, into),
+        records=network.records,
     )
 
 
@@ -152,7 +159,7 @@ def damage(path: Path, written: bytes) -> h5py.File:
 def test_other_schema_version_is_refused(tmp_path: Path, written: bytes) -> None:
     with damage(tmp_path / "n.h5", written) as file:
         file.attrs["schema_version"] = 999
-    with pytest.raises(UserError, match=r"schema version 999, this program reads 3"):
+    with pytest.raises(UserError, match=r"schema version 999, this program reads 4"):
         read_network(tmp_path / "n.h5")
 
 

@@ -1,16 +1,17 @@
 """The Lava processes of a network: one run over all samples back to back.
 
-All neurons and synapses are stock processes, but for neurons with the reset that subtracts, which Lava does not have.
+All neurons and synapses are stock processes, but for what Lava does not have: neurons with the reset that subtracts,
+and attention.
 
 Every population is flat in C order. Machine step m (from 0) is Lava's time step m + 1.
 
     source      io.source.RingBuffer, one column per machine step; a clock too
     population  LIFReset, reset at the start of each of its windows (du, dv and vth may be one for each neuron); its
-                sibling LIFSubtract, this project's own, where spikes subtract the threshold
+                sibling LIFSubtract, this project's own, where spikes subtract the threshold; Attention, its own too
     synapses    Dense or Sparse; DelayDense or DelaySparse where a channel is delayed; Conv where the matrix of a
                 convolution would be too large (below that Sparse is several times faster in Lava's simulator)
     gates       one RingBuffer with a neuron per gated population, and a Dense to each
-    recordings  Record on every spiking population, io.sink.Read on the read-out's v
+    recordings  Record on every spiking population and on attention, io.sink.Read on the read-out's v
 
 `shims.apply()` must have been called before this module is imported.
 """
@@ -33,9 +34,12 @@ from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import SignMode
 
 from deploy.lava import layout, synapses
+from deploy.lava.processes.attention import Attention
 from deploy.lava.processes.lif_subtract import LIFSubtract
 from deploy.lava.processes.record import Record
+from export.attention_programs import reach
 from export.network import LIF, NO_CROP, Connection, Convolution, Gate, Ints, Network, Population, Source
+from export.network import Attention as AttentionProgram
 
 CONV_ABOVE = 1 << 24  # synapses; as a sparse matrix they would take 128 MiB
 CONV_SIDE_LIMIT = 127  # Conv keeps its geometry in int8, and NumPy 2 no longer widens it
@@ -63,10 +67,9 @@ def build(network: Network, inputs: Ints, folder: Path) -> Graph:
         _connect(network, connection, processes)
     _gate(network, samples, processes)
     for population in layout.spiking(network):
-        path = layout.spikes_file(folder, population)
-        _create_recording(path, (steps, population.size))
-        sink = Record(shape=(population.size,), path=path)
-        processes[population.id].s_out.connect(sink.a_in)
+        _record(layout.spikes_file(folder, population), layout.UNRECORDED, np.uint8, population, steps, processes)
+    for population in layout.attending(network):
+        _record(layout.graded_file(folder, population), layout.UNSENT, np.int32, population, steps, processes)
     return Graph(processes, steps)
 
 
@@ -83,6 +86,9 @@ def _process(network: Network, population: Population, inputs: Ints) -> Any:
     program = population.program
     if isinstance(program, LIF):
         return _neurons(network, population, program)
+    if isinstance(program, AttentionProgram):
+        first, period = population.start + 1, network.period  # time steps count from 1
+        return Attention(program=program, shape=population.shape, steps=network.steps, period=period, first=first)
     if isinstance(program, Source):
         return RingBuffer(data=_columns(network, population, program.encode(inputs)))
     ticks = np.eye(network.steps, dtype=np.int32).repeat(population.size // network.steps, axis=1)
@@ -120,7 +126,7 @@ def _each(values: Ints, population: Population) -> Ints:
 def _connect(network: Network, connection: Connection, processes: Mapping[str, Any]) -> None:
     source, target = (network.population(end) for end in (connection.source, connection.target))
     sends, receives = processes[source.id].s_out, processes[target.id].a_in
-    payload = source.program.spike_bits if isinstance(source.program, Source) else 0
+    payload = _payload_bits(source)
     delay = synapses.delay_of_inputs(connection, source)
     if _as_conv(connection, source):
         conv = _conv(connection, source, payload)
@@ -131,6 +137,13 @@ def _connect(network: Network, connection: Connection, processes: Mapping[str, A
     process = _matrix_process(connection, source, delay, _weight_options(connection.weight_exp, payload, mode))
     sends.connect(process.s_in)
     process.a_out.connect(receives)
+
+
+def _payload_bits(source: Population) -> int:
+    """Bits of a graded spike with its sign, 0 for binary spikes."""
+    if isinstance(source.program, AttentionProgram):
+        return reach(source.program).bit_length() + 1
+    return source.program.spike_bits if isinstance(source.program, Source) else 0
 
 
 def _weight_options(exponent: int, payload_bits: int, mode: SignMode = SignMode.MIXED) -> dict[str, Any]:
@@ -218,10 +231,19 @@ def _in_flight(gate: Gate, closed: bool) -> int:
     return -gate.current if closed else 0
 
 
-def _create_recording(path: Path, shape: tuple[int, int]) -> None:
+def _record(
+    path: Path, nothing: int, dtype: type[np.generic], population: Population, steps: int, processes: Mapping[str, Any]
+) -> None:
+    """Have what a population sends written to a file of `nothing`."""
+    _create_recording(path, (steps, population.size), nothing, dtype)
+    sink = Record(shape=(population.size,), path=path)
+    processes[population.id].s_out.connect(sink.a_in)
+
+
+def _create_recording(path: Path, shape: tuple[int, int], nothing: int, dtype: type[np.generic]) -> None:
     """A file in which no step is recorded yet; it gets its name when it is complete, for readers of the progress."""
     part = path.with_suffix(".part")
-    rows = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-    rows[:] = layout.UNRECORDED
+    rows = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
+    rows[:] = nothing
     rows.flush()
     part.rename(path)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from deploy.report import formats
 
-STYLES = {"input": "input", "clock": "input", "read-out": "readout", "LIF": "lif"}
+STYLES = {"input": "input", "clock": "input", "read-out": "readout", "LIF": "lif", "attention": "lif"}
 BOX_WIDTH, BOX_HEIGHT, LINE = 330, 58, 17
 LEFT, TOP, LANE = 1, 6, 210
 
@@ -75,6 +75,7 @@ def _lanes(skips: list[dict[str, Any]], rows: dict[str, int]) -> list[int]:
 def _box(population: dict[str, Any], top: int) -> Markup:
     bits = population["payload_bits"]
     kind = f"{bits}-bit graded events" if bits > 1 else population["kind"]
+    kind = f"attention, {kind}" if population["kind"] == "attention" else kind
     kind += ", gated" if population["gated"] else ""
     kind += ", reset subtracts" if population["reset"] == "subtract" else ""
     return Markup(

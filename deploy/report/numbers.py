@@ -14,7 +14,19 @@ from deploy.report import formats
 from deploy.rules import Violation
 from deploy.synapses import fan_in, unique_weights
 from export import limits
-from export.network import LIF, Clock, Connection, Dense, Network, Population, Source
+from export.attention_programs import reach
+from export.network import (
+    LIF,
+    Attention,
+    Clock,
+    Connection,
+    Dense,
+    Driven,
+    Network,
+    Population,
+    Program,
+    Source,
+)
 
 SCHEMA_VERSION = 1
 
@@ -52,7 +64,7 @@ def _network(network: Network, storage: str) -> dict[str, Any]:
         "period": network.period,
         "latency": network.latency,
         "not_stock": rules.not_stock(network),
-        "neurons": sum(p.size for p in network.populations if isinstance(p.program, LIF)),
+        "neurons": sum(p.size for p in network.populations if isinstance(p.program, Driven)),
         "populations": [_population(p) for p in network.populations],
         "connections": [_connection(c, network, storage) for c in network.connections],
     }
@@ -60,18 +72,34 @@ def _network(network: Network, storage: str) -> dict[str, Any]:
 
 def _population(population: Population) -> dict[str, Any]:
     program = population.program
-    kinds = {Source: "input", Clock: "clock", LIF: "read-out" if population.readout else "LIF"}
     return {
         "id": population.id,
         "origin": population.origin,
         "shape": list(population.shape),
         "neurons": population.size,
         "start": population.start,
-        "kind": kinds[type(program)],
-        "payload_bits": program.spike_bits if isinstance(program, Source) else 1,
+        "kind": _kind_of(population),
+        "payload_bits": _payload_bits(program),
         "gated": isinstance(program, LIF) and program.gate is not None,
         "reset": program.reset if isinstance(program, LIF) else None,
     }
+
+
+def _kind_of(population: Population) -> str:
+    match population.program:
+        case Source():
+            return "input"
+        case Clock():
+            return "clock"
+        case LIF():
+            return "read-out" if population.readout else "LIF"
+    return "attention"
+
+
+def _payload_bits(program: Program) -> int:
+    if isinstance(program, Attention):
+        return reach(program).bit_length() + 1
+    return program.spike_bits if isinstance(program, Source) else 1
 
 
 def _connection(connection: Connection, network: Network, storage: str) -> dict[str, Any]:

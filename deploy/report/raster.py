@@ -18,7 +18,7 @@ def draw(network: Network, activity: Activity) -> Markup:
     y, parts = 6.0, []
     for population in activity.populations:
         height = float(np.clip(1.5 * population.raster_neurons.size, 40, 110))
-        left = GUTTER + unit * (network.population(population.id).start - origin)
+        left = GUTTER + unit * (network.population(population.id).sends(network.steps) - origin)
         parts.append(_band(population, left, y, unit, height))
         y += height + GAP
     parts.append(_axis(network.latency, unit, y))

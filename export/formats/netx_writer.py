@@ -29,7 +29,7 @@ import numpy as np
 
 from export import limits
 from export.connections import NO_CROP
-from export.network import LIF, Connection, Convolution, Dense, Ints, Network, Population, Source
+from export.network import LIF, Attention, Connection, Convolution, Dense, Ints, Network, Population, Source
 from train import runs
 from train.errors import UserError
 
@@ -101,6 +101,9 @@ def _layers(network: Network) -> tuple[tuple[int, ...], list[_Layer]]:
 
 
 def _chain(network: Network) -> list[tuple[Connection, Population]]:
+    for population in network.populations:
+        if isinstance(population.program, Attention):
+            raise UserError("attention has no netx form", where=f"population {population.id}", hint="--attention fold")
     chain: list[tuple[Connection, Population]] = []
     current = network.source
     while True:

@@ -23,9 +23,11 @@ from onnx import TensorProto
 
 from export import limits
 from export.formats.onnx_tape import EXACT, Array, Tape, aligned, cropped, model, write_model
-from export.network import LIF, Clock, Connection, Convolution, Ints, Network, Population, Source, Synapses
+from export.network import LIF, Attention, Clock, Connection, Convolution, Ints, Network, Population, Source, Synapses
 from export.proof import payload
 from train.errors import UserError
+
+NO_ATTENTION = "export with --attention fold, or use the engines integer, torch, lava and reference"
 
 
 def write_onnx(path: Path, network: Network) -> None:
@@ -52,6 +54,8 @@ def to_onnx(network: Network) -> Any:
             ticks = np.eye(network.steps, dtype=np.float32).reshape(network.steps, 1, -1, *[1] * (axes - 3))
             sent[population.id] = tape.for_all(ticks, sent[network.source.id], network.steps, population.shape)
             continue
+        if isinstance(program, Attention):
+            raise UserError("attention has no ONNX form here", where=f"population {population.id}", hint=NO_ATTENTION)
         late = next((c for c in network.inputs_of(population.id) if c.source not in sent), None)
         if late is not None:
             raise UserError(

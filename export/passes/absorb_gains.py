@@ -21,13 +21,13 @@ import numpy as np
 
 from export.attention import Gain
 from export.graph import (
-    Accumulate,
     Add,
     Affine,
     AveragePool,
     Convolution,
     Delay,
     Dense,
+    Driven,
     Floats,
     Graph,
     Neuron,
@@ -69,8 +69,7 @@ def _in_sum_of_spikes(graph: Graph, gain: Gain) -> bool:
 def _is_current(graph: Graph, node: Node) -> bool:
     """Whether `node` only drives neurons, without a synapse in between."""
     return all(
-        isinstance(n, Neuron | Accumulate)
-        or (isinstance(n, Add | Affine | Gain | TemporalShift) and _is_current(graph, n))
+        isinstance(n, Driven) or (isinstance(n, Add | Affine | Gain | TemporalShift) and _is_current(graph, n))
         for n in graph.consumers(node.id)
     )
 

@@ -13,16 +13,15 @@ from dataclasses import replace
 import numpy as np
 
 from export.graph import (
-    Accumulate,
     Add,
     Affine,
     AveragePool,
     Convolution,
     Delay,
     Dense,
+    Driven,
     Flatten,
     Graph,
-    Neuron,
     Node,
     Spiking,
     TemporalShift,
@@ -81,7 +80,7 @@ def _of_spikes(graph: Graph, node: Node) -> Node:
     source = graph[node.inputs[0]]
     while isinstance(source, AveragePool):
         source = graph[source.inputs[0]]
-    current = Add | Neuron | Accumulate | TemporalShift
+    current = Add | Driven | TemporalShift
     if not isinstance(source, Spiking) or not all(isinstance(n, current) for n in graph.consumers(node.id)):
         return node
     weight = node.scale[:, None, None, None]

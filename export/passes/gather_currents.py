@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from export.graph import Accumulate, Convolution, Delay, Dense, Feedback, Graph, Neuron, Node, Spiking, summands
+from export.graph import Convolution, Delay, Dense, Driven, Feedback, Graph, Node, Spiking, summands
 from export.passes.unused import without_unused
 from train.errors import UserError
 
@@ -20,7 +20,7 @@ def gather_currents(graph: Graph) -> Graph:
     """
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
-        if isinstance(node, Neuron | Accumulate):
+        if isinstance(node, Driven):
             names = summands(nodes, nodes[node.inputs[0]])
             for name in names:
                 _check(nodes, nodes[name])

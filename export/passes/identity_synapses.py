@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from export.graph import Accumulate, Add, Convolution, Dense, Graph, Neuron, Node, Shape, fresh, summands
+from export.graph import Add, Convolution, Dense, Driven, Graph, Node, Shape, fresh, summands
 from export.passes.unused import without_unused
 
 
@@ -18,7 +18,7 @@ def identity_synapses(graph: Graph) -> Graph:
     """Every population's current is one synapse node or an Add of them."""
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
-        if isinstance(node, Neuron | Accumulate):
+        if isinstance(node, Driven):
             current = nodes[node.inputs[0]]
             names = summands(nodes, current)
             place = (current.origin if isinstance(current, Add) else "") or node.origin or node.id

@@ -5,6 +5,7 @@ must meet q at window step i + r. With windows starting at s_p and s_q and a rea
     s_p + i + k + d = s_q + i + r,   so   d = s_q - s_p - k + r   and   s_q = max over inputs of (s_p + k - r).
 Starts are the longest paths, also in a recurrent network. Around a loop the starts cancel out, so the k of its synapses
 must not add up to more than its delays r: recurrence that is one step late (r = 1) just fits one synapse (k = 1).
+Attention that waits for its window sends T steps after it started, and s_p is then that step.
 A clock may start when it likes, so it starts when the first population that it drives needs it.
 Promise: exact. The graph before and after give the same values in every window.
 """
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from export import limits
-from export.graph import Clock, Delay, Graph, Node, Spiking, Windowed, rewire
+from export.graph import Clock, Delay, Gating, Graph, Node, Spiking, Windowed, rewire, sends
 from export.network import Ints
 from export.terms import Term, terms
 from train.errors import UserError
@@ -33,7 +34,7 @@ def guard_steps(graph: Graph) -> int:
 
 
 def _slack(graph: Graph, node: Windowed, source: Spiking) -> int:
-    return node.start - source.start - graph.synapse_steps
+    return node.start - sends(source) - graph.synapse_steps
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ def retime(graph: Graph, synapse_steps: int) -> Graph:
         if isinstance(node, Delay):
             continue
         if isinstance(node, Windowed):
-            nodes.append(replace(node, start=plan.starts[node.id]))
+            start = plan.starts[node.id]
+            timed = replace(node, sends=start + _waits(graph, node)) if isinstance(node, Gating) else node
+            nodes.append(replace(timed, start=start))
         elif node.id in plan.delays:
             source = graph[node.inputs[0]]
             origin = source.inputs[0] if isinstance(source, Delay) else source.id
@@ -74,12 +77,12 @@ def _plan(graph: Graph, k: int) -> _Plan:
     delays: dict[str, Ints] = {}
     for node in graph.windowed():
         for term in terms(graph, node):
-            delay = starts[node.id] - starts[term.source.id] - k + term.delay
+            delay = starts[node.id] - _sends(graph, starts, term.source) - k + term.delay
             if int(delay.max()) > limits.DELAY_LIMIT:
                 raise UserError(
                     f"needs a delay of {int(delay.max())} steps, limit {limits.DELAY_LIMIT}",
                     where=term.synapse.where,
-                    hint="the shortcut skips too many layers; split the block",
+                    hint="the shortcut skips too many layers, or attention, which takes a window; split the block",
                 )
             delays[term.synapse.id] = delay
     return _Plan(starts, delays)
@@ -95,12 +98,21 @@ def _starts(graph: Graph, k: int) -> dict[str, int]:
         late = ""
         for node in nodes:
             for term in _timed(graph, node):
-                earliest = starts[term.source.id] + k - int(term.delay.min())
+                earliest = _sends(graph, starts, term.source) + k - int(term.delay.min())
                 if earliest > starts[node.id]:
                     starts[node.id], driver[node.id], late = earliest, term.source.id, node.id
         if not late:
             return starts | _clocks(graph, starts, k)
     raise _endless(graph, nodes, driver, late, k)
+
+
+def _waits(graph: Graph, node: Windowed) -> int:
+    """Steps from what a node takes to what it sends of it, its synapses apart."""
+    return graph.steps if isinstance(node, Gating) and node.waits else 0
+
+
+def _sends(graph: Graph, starts: dict[str, int], source: Spiking) -> int:
+    return starts[source.id] + _waits(graph, source)
 
 
 def _timed(graph: Graph, node: Windowed) -> list[Term]:

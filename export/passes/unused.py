@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from export.graph import Accumulate, Feedback, Graph, Input, Neuron
+from export.graph import Driven, Feedback, Graph, Input
 
 
 def without_unused(graph: Graph) -> Graph:
     """The graph without nodes whose output goes nowhere; input, neurons and read-out stay. Promise: exact."""
     read: set[str] = {graph.nodes[-1].id}
     for node in reversed(graph.nodes):
-        if node.id in read or isinstance(node, Input | Neuron | Accumulate):
+        if node.id in read or isinstance(node, Input | Driven):
             read |= {node.id, *node.inputs}
             if isinstance(node, Feedback):
                 read.add(node.of)
