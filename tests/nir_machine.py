@@ -15,7 +15,7 @@ import torch
 
 
 def run(path: Path, samples: np.ndarray) -> dict[str, np.ndarray]:
-    """Samples [N, T, *shape] back to back, `period` steps apart; of LIF, IF and Output: [N, T, *shape]."""
+    """Samples [N, T, *shape] back to back, `period` steps apart; of LIF, IF, CubaLIF and Output: [N, T, *shape]."""
     graph = nir.read(path, type_check=False)
     dt, steps, period = (float(graph.metadata[k]) for k in ("dt", "steps", "period"))
     steps, period = int(steps), int(period)
@@ -44,7 +44,7 @@ def run(path: Path, samples: np.ndarray) -> dict[str, np.ndarray]:
             history[name].append(value)
     outputs = {}
     for name in order:
-        if isinstance(graph.nodes[name], nir.LIF | nir.IF | nir.Output):
+        if isinstance(graph.nodes[name], nir.LIF | nir.IF | nir.CubaLIF | nir.Output):
             stream, first = np.stack(history[name]), starts[name]
             windows = [stream[first + n * period : first + n * period + steps] for n in range(len(samples))]
             outputs[name] = np.stack(windows)
@@ -110,7 +110,11 @@ def evaluate(
     if isinstance(node, nir.Output):
         return x
     v = np.zeros(x.shape) if fresh else state.get(name, np.zeros(x.shape))
-    if isinstance(node, nir.LIF):
+    if isinstance(node, nir.CubaLIF):
+        i = np.zeros(x.shape) if fresh else state.get(f"{name} current", np.zeros(x.shape))
+        i = state[f"{name} current"] = i + dt / node.tau_syn * (node.w_in * x - i)
+        v = v + dt / node.tau_mem * (node.v_leak - v + node.r * i)
+    elif isinstance(node, nir.LIF):
         v = v + dt / node.tau * (node.v_leak - v + node.r * x)
     else:
         v = v + dt * node.r * x

@@ -302,7 +302,7 @@ def test_snn_augment_wide(seed: int) -> None:
             turn = operation[i] == ev.ROTATION
             expected, doubtful = resampled(clip, 0.0 if turn else shear, angle if turn else 0.0)
             assert np.array_equal(changed[i][..., ~doubtful], expected[..., ~doubtful])
-            assert doubtful.sum() <= 6  # between two pixels to within rounding
+            assert doubtful.sum() <= 12  # of 120 between two pixels to within rounding
             continue
         assert np.array_equal(changed[i], expected)
 

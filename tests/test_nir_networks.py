@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import nir
+import nir_machine
 import numpy as np
 import pytest
 
@@ -19,8 +20,9 @@ from export.formats.nir_writer import write_nir
 from export.graph import Graph
 from export.hdf5_tree import read_here
 from export.interpret import interpret
+from export.passes.gather_currents import gather_currents
 from export.passes.retime import retime
-from export.pipeline import compile_graph, lower_graph
+from export.pipeline import PASSES, compile_graph, lower_graph
 from sim import fast, reference
 from sim.pytest_plugin import assert_spikes_equal
 from train.errors import UserError
@@ -160,6 +162,47 @@ def test_our_file_comes_back(tmp_path: Path) -> None:
         assert first.values[name].any()
         np.testing.assert_array_equal(first.values[name], second.values[name])
     np.testing.assert_allclose(first.logits, second.logits, atol=1e-9)
+
+
+def normal_form(graph: Graph) -> Graph:
+    """As far as NIR needs it: a synaptic current cannot have such a bias on the chip."""
+    for step in PASSES[: PASSES.index(gather_currents) + 1]:
+        graph = step(graph)
+    return graph
+
+
+@pytest.mark.parametrize("kind", ["LIF", "IF", "CubaLIF"])
+def test_a_bias_that_differs_from_place_to_place_comes_back(kind: str, tmp_path: Path) -> None:
+    """Normalised images under padding give one; only a LIF has a parameter for it."""
+    rng = np.random.default_rng(1)
+    leak, current_leak = np.array([1.0 if kind == "IF" else 0.5]), np.array([0.5 if kind == "CubaLIF" else 0.0])
+    geometry = ((2, 1), (1, 1), (1, 2))
+    nodes = (
+        g.Input("input", "", (), (2, 7, 7), 2),
+        g.Affine("norm", "", ("input",), np.array([0.7, 0.5]), np.array([0.4, -0.6])),
+        g.Convolution("conv", "", ("norm",), rng.normal(0.1, 0.4, (3, 2, 3, 3)), rng.normal(0, 0.1, 3), *geometry),
+        g.Convolution("too", "", ("input",), rng.normal(0.1, 0.4, (3, 2, 3, 3)), None, *geometry),
+        g.Add("sum", "", ("conv", "too")),
+        g.Neuron("lif", "", ("sum",), leak, np.array([0.7]), current_leak=current_leak),
+        g.Flatten("flat", "", ("lif",)),
+        g.Dense("head", "", ("flat",), rng.normal(0, 0.4, (3, 60)), rng.normal(0, 0.1, 3)),
+        g.Accumulate("readout", "", ("head",)),
+    )
+    graph = Graph("ours", nodes, STEPS)
+    write_nir(tmp_path / "model.nir", retime(normal_form(graph), 0))
+    x = np.random.default_rng(0).integers(0, 3, (STEPS, BATCH, 2, 7, 7)).astype(np.float64)
+    spikes = interpret(graph, x).values["lif"]
+    assert spikes.any()
+    assert {"LIF": 0, "IF": 1, "CubaLIF": 1}[kind] == sum(
+        isinstance(node, nir.Scale) for node in nir.read(tmp_path / "model.nir").nodes.values()
+    )
+    outputs = nir_machine.run(tmp_path / "model.nir", x.swapaxes(0, 1))
+    np.testing.assert_array_equal(outputs["lif"].swapaxes(0, 1), spikes)
+    again = read_nir(tmp_path / "model.nir", Discretisation(DT, STEPS, 2))
+    np.testing.assert_array_equal(interpret(again, x).values["lif"], spikes)
+    normal = normal_form(again)
+    np.testing.assert_array_equal(interpret(normal, x).values["lif"], spikes)
+    assert all(node.weight.any() for node in normal.nodes if isinstance(node, g.Convolution))
 
 
 @pytest.mark.parametrize(

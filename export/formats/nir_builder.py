@@ -39,6 +39,10 @@ class Builder:
             self._ids[name] = unique
         return self._ids[name]
 
+    def made(self, name: str) -> Node | None:
+        """The graph node of this id; None for an input, which is made apart."""
+        return next((node for node in self.nodes if node.id == name), None)
+
     def emit(self, made: Node, where: str) -> Port:
         """Append a graph node.
 

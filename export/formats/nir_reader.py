@@ -78,7 +78,7 @@ def _read(builder: Builder, node: NirNode) -> None:
         case kind if kind in LINEAR:
             port = builder.emit(LINEAR[kind](node, name, port, how), node.where)
         case "Scale":
-            scaled = nir_synapses.scale(node, name, port, how)
+            scaled = nir_synapses.scale(node, name, port, how, builder.made(port.id))
             if isinstance(scaled, Node):
                 port = replace(builder.emit(scaled, node.where), declared=port.declared)
             else:

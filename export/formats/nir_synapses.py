@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from export.formats.nir_file import NirNode
@@ -9,6 +11,7 @@ from export.formats.nir_port import Port, reduced
 from export.formats.nir_presets import Discretisation
 from export.graph import Affine, AveragePool, Convolution, Delay, Dense, Floats, Node
 from export.network import Crop
+from export.quantise import rows
 from train.errors import UserError
 
 MAX_DELAY = 1 << 20  # steps
@@ -116,9 +119,13 @@ def pool(node: NirNode, name: str, port: Port, how: Discretisation) -> Node:
     )
 
 
-def scale(node: NirNode, name: str, port: Port, how: Discretisation) -> Node | Crop:
-    """y = s x for each channel; or what a mask of zeros at the edges and ones inside leaves to a convolution."""
+def scale(node: NirNode, name: str, port: Port, how: Discretisation, source: Node | None) -> Node | Crop:
+    """y = s x for each channel; a bias s b for each neuron where x is the bias b of a convolution without weights; or
+    what a mask of zeros at the edges and ones inside leaves to a convolution."""
     values = reduced(port.spread(node.floats("scale"), "scale", node.where), port.shape)
+    if isinstance(source, Convolution) and source.bias is not None and not source.weight.any():
+        bias: Floats = np.broadcast_to(rows(source.bias, 3) * rows(values, 3), port.shape).copy()
+        return replace(source, id=name, origin=node.name, bias=bias)
     if values.ndim > 1:
         crop = _mask(values)
         if crop is None or len(port.declared) != 3:

@@ -5,7 +5,9 @@ metadata: forward Euler with step `dt`, strict threshold, reset to zero in the s
 * LIF with r = 1, so that its threshold is (1 - leak) times ours and its input the weighted sum itself;
 * IF with r = 1 / dt; CubaLIF with unit gains, r = tau_mem / dt and w_in = tau_syn / dt;
 * no integrator behind the last layer: the output is the weighted sum of each step, the answer its sum over the window;
-* no node for a shortcut or for the step that a recurrent edge is late.
+* no node for a shortcut or for the step that a recurrent edge is late;
+* a bias that differs from place to place, which no convolution has: a LIF's v_leak; for others a convolution without
+  weights, whose bias of ones is scaled to it.
 Delays are in seconds. A node with a window carries `start`; the graph carries `steps`, `period` and `dt`: outside its
 window a neuron is silent, and its state is zero when the window starts.
 """
@@ -22,6 +24,7 @@ import numpy as np
 from export.graph import (
     Accumulate,
     Add,
+    Clock,
     Convolution,
     Delay,
     Dense,
@@ -76,7 +79,7 @@ def to_nir(graph: Graph, dt: float = DT) -> Any:
         elif isinstance(node, Accumulate) and (node.leak == 1).all() and not node.current_leak.any():
             continue
         else:
-            _write(node, names[node.id], graph, dt, nodes, edges, [senders[s] for s in _sources(graph, node.inputs)])
+            _write(node, names[node.id], graph, dt, nodes, edges, senders)
             senders[node.id] = names[node.id]
     last = graph.nodes[-1]
     start = last.start if isinstance(last, Accumulate) else 0
@@ -147,11 +150,17 @@ def _write(
     dt: float,
     nodes: dict[str, Any],
     edges: list[tuple[str, str]],
-    sources: list[str],
+    senders: dict[str, str],
 ) -> None:
-    """One node, with a Flatten or a mask in front where it needs one."""
+    """One node, with a Flatten, a mask or a bias in front where it needs one."""
     nodes[name] = _node(node, graph, dt)
     target = name
+    if isinstance(node, Neuron) and not _has_v_leak(node):
+        biased, total = _map_bias(node, graph)
+        if biased is not None:
+            ones, bias = f"{name}_ones", f"{name}_bias"
+            nodes[ones], nodes[bias] = _ones(biased, graph), nir.Scale(total)
+            edges += [(senders[biased.inputs[0]], ones), (ones, bias), (bias, name)]
     if isinstance(node, Dense) and len(graph.shapes[node.inputs[0]]) > 1:
         target = f"{name}_flatten"
         nodes[target] = nir.Flatten({"input": np.array(graph.shapes[node.inputs[0]])}, 0, -1)
@@ -160,7 +169,7 @@ def _write(
         target = f"{name}_crop"  # NIR's convolutions read all of their input, so the rest is made zero before
         nodes[target] = nir.Scale(_inside(node, graph.shapes[node.inputs[0]]))
         edges.append((target, name))
-    edges += [(source, target) for source in sources]
+    edges += [(senders[source], target) for source in _sources(graph, node.inputs)]
 
 
 def _inside(node: Convolution, shape: Shape) -> Floats:
@@ -182,7 +191,7 @@ def _node(node: Node, graph: Graph, dt: float) -> Any:
         case Convolution():
             bias = np.zeros(len(node.weight)) if node.bias is None else node.bias
             if bias.ndim > 1:
-                bias = np.zeros(len(node.weight))  # one value for each neuron: it goes into that neuron's v_leak
+                bias = np.zeros(len(node.weight))  # one value for each neuron: the neuron gets it, see `_write`
             place = graph.shapes[node.inputs[0]][1:]
             geometry = (node.stride, node.padding, node.dilation, node.groups)
             return nir.Conv2d(place, node.weight, *geometry, bias, metadata=metadata)
@@ -191,44 +200,59 @@ def _node(node: Node, graph: Graph, dt: float) -> Any:
                 return nir.Linear(node.weight, metadata=metadata)
             return nir.Affine(node.weight, node.bias, metadata=metadata)
         case Neuron():
-            return _neuron(node, shape, _bias_map(node, graph), dt)
+            return _neuron(node, graph, dt)
         case Accumulate():
             return _leaky_sum(node, shape, dt)
         case Delay():
             per_channel = node.steps.reshape((-1,) + (1,) * (len(shape) - 1))
             return nir.Delay(np.broadcast_to(per_channel * dt, shape).astype(np.float64).copy())
+    if isinstance(node, Clock):
+        raise UserError(
+            "NIR has no windows, at whose ends a shifted current has another bias",
+            where=node.where,
+            hint="train with the temporal shift at another place (--shift-position)",
+        )
     raise UserError("NIR has no such node", where=node.where, hint="fold or remove it before writing NIR")
 
 
-def _bias_map(node: Neuron, graph: Graph) -> Floats:
-    """What convolutions with a bias for each neuron add to this neuron's current; zeros of its shape otherwise."""
-    total = np.zeros(graph.shapes[node.id])
+def _map_bias(node: Neuron, graph: Graph) -> tuple[Convolution | None, Floats]:
+    """What convolutions with a bias for each neuron, not for each channel, add to its current, and the last of them."""
+    found, total = None, np.zeros(graph.shapes[node.id])
     for name in _sources(graph, node.inputs):
         source = graph[name]
         if isinstance(source, Convolution) and source.bias is not None and source.bias.ndim > 1:
-            total = total + source.bias
-    return total
+            found, total = source, total + source.bias
+    return found, total
 
 
-def _neuron(node: Neuron, shape: Shape, bias: Floats, dt: float) -> Any:
+def _ones(like: Convolution, graph: Graph) -> Any:
+    """A convolution of the same geometry that gives 1 everywhere, whatever it reads."""
+    geometry = (like.stride, like.padding, like.dilation, like.groups)
+    weight = np.zeros_like(like.weight)
+    return nir.Conv2d(graph.shapes[like.inputs[0]][1:], weight, *geometry, np.ones(len(weight)))
+
+
+def _has_v_leak(node: Neuron) -> bool:
+    return not node.has_current and not (node.leak == 1).all()
+
+
+def _neuron(node: Neuron, graph: Graph, dt: float) -> Any:
     """LIF: v <- leak v + (1 - leak) (v_leak + i), so v is (1 - leak) times our V."""
     if node.reset != "zero":
         raise UserError("NIR has no reset that subtracts", where=node.where)
+    shape = graph.shapes[node.id]
     metadata = {"origin": node.origin, "start": node.start}
     leak, current_leak, threshold = (_full(v, shape) for v in (node.leak, node.current_leak, node.threshold))
     zeros = np.zeros(shape)
     if node.has_current:
-        if bias.any():
-            raise UserError("a bias of each neuron of a CubaLIF is not written", where=node.where)
         tau_syn, tau_mem = _tau(current_leak, dt, node), _tau(leak, dt, node)
         return nir.CubaLIF(
             tau_syn, tau_mem, tau_mem / dt, zeros, threshold, zeros.copy(), tau_syn / dt, metadata=metadata
         )
-    if (leak == 1).all():
-        if bias.any():
-            raise UserError("NIR's IF has no place for a bias of each neuron", where=node.where)
+    if not _has_v_leak(node):
         return nir.IF(np.full(shape, 1 / dt), threshold, zeros, metadata=metadata)
-    return nir.LIF(_tau(leak, dt, node), zeros + 1, bias, threshold * (1 - leak), zeros, metadata=metadata)
+    _, v_leak = _map_bias(node, graph)
+    return nir.LIF(_tau(leak, dt, node), zeros + 1, v_leak, threshold * (1 - leak), zeros, metadata=metadata)
 
 
 def _leaky_sum(node: Accumulate, shape: Shape, dt: float) -> Any:
