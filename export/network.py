@@ -13,7 +13,7 @@ Outside its window a population must be silent. Where `period > steps` every LIF
 Attention takes nothing and sends nothing outside its windows: its program counts the steps.
 
 There is one `Source`, the input, and any number of `Clock`s, which send the same in every window. The parts are in
-`export.programs` and `export.connections`, what they must satisfy in `export.validation`.
+`export.population`, `export.programs` and `export.connections`, what they must satisfy in `export.validation`.
 
 This module needs numpy alone: no torch, no Lava.
 """
@@ -32,6 +32,7 @@ from export.connections import Convolution as Convolution
 from export.connections import Crop as Crop
 from export.connections import Dense as Dense
 from export.connections import Synapses as Synapses
+from export.population import Population as Population
 from export.programs import LIF as LIF
 from export.programs import Attention as Attention
 from export.programs import Clock as Clock
@@ -42,41 +43,7 @@ from export.programs import Program as Program
 from export.programs import Reset as Reset
 from export.programs import Source as Source
 from export.validation import validate
-
-
-@dataclass(frozen=True, eq=False)
-class Population:
-    """Neurons that share a program, a shape and a window.
-
-    Attributes:
-        id: unique, stable through every pass, and safe as an HDF5 name.
-        origin: the module path (or NIR node) that it comes from, "" for none.
-        shape: (C, H, W) or (N,).
-        start: the machine step at which its first window begins.
-        program: what its neurons do.
-        readout: its output is the membrane potential in its window, not spikes; it never fires.
-    """
-
-    id: str
-    origin: str
-    shape: tuple[int, ...]
-    start: int
-    program: Program
-    readout: bool = False
-
-    @property
-    def size(self) -> int:
-        """Number of neurons."""
-        return int(np.prod(self.shape))
-
-    @property
-    def waits(self) -> bool:
-        """Whether it sends nothing of a sample before it has seen all of it."""
-        return isinstance(self.program, Attention) and self.program.waits
-
-    def sends(self, steps: int) -> int:
-        """The machine step at which it first sends, for windows of `steps` steps."""
-        return self.start + (steps if self.waits else 0)
+from train.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -129,7 +96,11 @@ class Network:
     records: tuple[LayerRecord, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate(self.name, self.populations, self.connections, self.steps, self.period)
+        ids = {p.id for p in self.populations} | {c.id for c in self.connections}
+        unknown = next((record.population for record in self.records if record.population not in ids), None)
+        if unknown is not None:
+            raise UserError(f"a record names {unknown!r}, which does not exist", where=f"network {self.name}")
 
     @property
     def digest(self) -> str:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from export import limits
 from export.attention_programs import MAX_STEPS
 from export.connections import Connection, Convolution, Dense
+from export.population import Population
 from export.programs import LIF, RESETS, Attention, Driven, Gate, Ints, Source
 from train.errors import UserError
-
-if TYPE_CHECKING:
-    from export.network import Network, Population
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")
 
@@ -43,64 +41,63 @@ def _broadcasts(values: Ints, shape: tuple[int, ...], what: str, where: str) -> 
     _check(fits, f"{what} of shape {values.shape} does not broadcast to {shape}", where)
 
 
-def validate(network: Network) -> None:
-    """Check a network against `export.limits` and itself.
+def validate(
+    name: str, populations: Sequence[Population], connections: Sequence[Connection], steps: int, period: int
+) -> None:
+    """Check the parts of a network against `export.limits` and each other.
 
     Raises:
         UserError: the first thing that does not hold; the message names the place.
     """
-    where = f"network {network.name}"
-    _check(1 <= network.steps <= network.period, f"steps {network.steps}, period {network.period}", where)
-    ids = [p.id for p in network.populations] + [c.id for c in network.connections]
+    where = f"network {name}"
+    _check(1 <= steps <= period, f"steps {steps}, period {period}", where)
+    ids = [p.id for p in populations] + [c.id for c in connections]
     _check(len(set(ids)) == len(ids), "two parts have the same id", where)
-    for name in ids:
-        _check(_NAME.fullmatch(name) is not None, f"id {name!r} is not made of letters, digits, '_', '.', '-'", where)
-    sources = sum(isinstance(p.program, Source) for p in network.populations)
+    for each in ids:
+        _check(_NAME.fullmatch(each) is not None, f"id {each!r} is not made of letters, digits, '_', '.', '-'", where)
+    sources = sum(isinstance(p.program, Source) for p in populations)
     _check(sources == 1, f"{sources} input populations, expected 1", where)
-    _check(sum(p.readout for p in network.populations) <= 1, "more than one read-out population", where)
-    for population in network.populations:
-        _validate_population(population, network)
-    _check_attention_is_in_no_loop(network)
-    for connection in network.connections:
-        _validate_connection(connection, network)
-    known = set(ids)
-    for record in network.records:
-        _check(record.population in known, f"a record names {record.population!r}, which does not exist", where)
+    _check(sum(p.readout for p in populations) <= 1, "more than one read-out population", where)
+    for population in populations:
+        _validate_population(population, steps, period - steps)
+    by_id = {p.id: p for p in populations}
+    for connection in connections:
+        for end in (connection.source, connection.target):
+            _check(end in by_id, f"population {end!r} does not exist", f"connection {connection.id}")
+    _check_attention_is_in_no_loop(populations, connections)
+    for connection in connections:
+        _validate_connection(connection, by_id, steps, period - steps)
 
 
-def _validate_population(population: Population, network: Network) -> None:
+def _validate_population(population: Population, steps: int, guard: int) -> None:
     where = f"population {population.id}"
     _check(len(population.shape) in (1, 3), f"shape {population.shape} is neither (N,) nor (C, H, W)", where)
     _check(all(side >= 1 for side in population.shape), f"shape {population.shape} has an empty side", where)
     _check(0 <= population.start < 1 << 20, f"start {population.start}", where)
-    if isinstance(population.program, LIF):
-        _validate_lif(population, population.program, network)
+    program = population.program
+    if isinstance(program, LIF):
+        _validate_lif(population, program, guard)
         return
     _check(not population.readout, "only LIF neurons can be the read-out", where)
-    if isinstance(population.program, Attention):
-        _check(network.steps <= MAX_STEPS, f"attention over {network.steps} steps, limit {MAX_STEPS}", where)
-        population.program.check(population.shape, network.steps, where)
-    elif isinstance(population.program, Source):
-        _validate_source(population.program, population.shape, where)
+    if isinstance(program, Attention):
+        _check(steps <= MAX_STEPS, f"attention over {steps} steps, limit {MAX_STEPS}", where)
+        program.check(population.shape, steps, where)
+    elif isinstance(program, Source):
+        _validate_source(program, population.shape, where)
     else:
-        _check(
-            population.shape[0] == network.steps,
-            f"a clock of {population.shape[0]} steps in a network with windows of {network.steps}",
-            where,
-        )
+        clock = population.shape[0]
+        _check(clock == steps, f"a clock of {clock} steps in a network with windows of {steps}", where)
 
 
-def _check_attention_is_in_no_loop(network: Network) -> None:
-    places = {p.id: index for index, p in enumerate(network.populations)}
-    for c in network.connections:
-        if c.source in places and c.target in places and places[c.source] >= places[c.target]:
-            between = network.populations[places[c.target] : places[c.source] + 1]
-            for population in between:
-                _check(
-                    not isinstance(population.program, Attention),
-                    f"attention in a loop, which connection {c.id} closes",
-                    f"population {population.id}",
-                )
+def _check_attention_is_in_no_loop(populations: Sequence[Population], connections: Sequence[Connection]) -> None:
+    places = {p.id: index for index, p in enumerate(populations)}
+    for c in connections:
+        for population in populations[places[c.target] : places[c.source] + 1]:  # none where it leads ahead
+            _check(
+                not isinstance(population.program, Attention),
+                f"attention in a loop, which connection {c.id} closes",
+                f"population {population.id}",
+            )
 
 
 def _validate_source(program: Source, shape: tuple[int, ...], where: str) -> None:
@@ -113,7 +110,7 @@ def _validate_source(program: Source, shape: tuple[int, ...], where: str) -> Non
         _in(value, (0, (1 << program.payload_bits) - 1), "offset", where)
 
 
-def _validate_lif(population: Population, program: LIF, network: Network) -> None:
+def _validate_lif(population: Population, program: LIF, guard: int) -> None:
     where = f"population {population.id}"
     ranges = {
         "du": limits.DU_RANGE,
@@ -129,7 +126,7 @@ def _validate_lif(population: Population, program: LIF, network: Network) -> Non
     _check(program.reset in RESETS, f"reset {program.reset!r}, known are {', '.join(RESETS)}", where)
     if program.gate is not None:
         _validate_gate(program.gate, where)
-    if network.period > network.steps and not population.readout:
+    if guard and not population.readout:
         _check(program.gate is not None, "sends spikes in a network with guard steps but has no gate", where)
         _check(population.start >= 1, "a gated population cannot start at step 0: its gate arrives at step 1", where)
 
@@ -140,11 +137,8 @@ def _validate_gate(gate: Gate, where: str) -> None:
     _in(gate.exponent, limits.WEIGHT_EXP_RANGE, "gate exponent", where)
 
 
-def _validate_connection(connection: Connection, network: Network) -> None:
+def _validate_connection(connection: Connection, by_id: Mapping[str, Population], steps: int, guard: int) -> None:
     where = f"connection {connection.id}"
-    by_id = {p.id: p for p in network.populations}
-    for end in (connection.source, connection.target):
-        _check(end in by_id, f"population {end!r} does not exist", where)
     source, target = by_id[connection.source], by_id[connection.target]
     _check(isinstance(target.program, Driven), f"ends in the input population {target.id}", where)
     _check(not source.readout, f"starts at the read-out {source.id}, which sends no spikes", where)
@@ -159,8 +153,7 @@ def _validate_connection(connection: Connection, network: Network) -> None:
         _check(weight.shape == expected, f"weight of shape {weight.shape}, expected {expected}", where)
     else:
         _validate_convolution(connection.synapses, source, target, where)
-    guard = network.period - network.steps
-    reach = np.abs(target.start - source.sends(network.steps) - 1 - connection.delay).max(initial=0)
+    reach = np.abs(target.start - source.sends(steps) - 1 - connection.delay).max(initial=0)
     _check(
         int(reach) <= guard,
         f"reaches {int(reach)} steps beyond its window into the neighbouring sample, guard steps {guard}",
