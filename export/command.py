@@ -35,7 +35,13 @@ from train.quantise.coding import CodingName
 from train.quantise.layers import is_prepared
 from train.restore import Trained, as_sent, coded, dataset_of, restore
 
-TARGETS = ("loihi2", "nir", "netx", "onnx")
+TARGETS = {
+    "loihi2": (runs.NETWORK,),
+    "nir": (),
+    "netx": (runs.NETWORK, runs.NETWORK_NETX),
+    "onnx": (runs.NETWORK, runs.NETWORK_ONNX, runs.MODEL_ONNX),
+}
+"""Target -> what is written of the integer network."""
 GRANULARITIES: dict[str, Granularity] = {"channel": PerChannel(), "layer": PerLayer()}
 
 
@@ -80,6 +86,7 @@ def export_run(
         compiled = export_graph(folder, stages, target, calibration, grid, granularity, coding, dump_after)
         if isinstance(attention, Quantising):
             report_quantised(attention, trained, graph, calibration, compiled.network, folder)
+        _say_next(folder, target)
         return
     assert isinstance(attention, Folding)
 
@@ -90,6 +97,12 @@ def export_run(
     stages = lower_graph(folded.graph, folded.gates)
     compiled = export_graph(folder, stages, target, calibration, grid, granularity, coding, dump_after)
     report(folded, compiled.network if target != "nir" else None, folder)
+    _say_next(folder, target)
+
+
+def _say_next(folder: Path, target: str, options: str = "") -> None:
+    if target != "nir":
+        console.print(f"next: python -m sim {folder}{options}")
 
 
 def _grid_of(trained: Trained, asked: Signed) -> Signed:
@@ -126,6 +139,7 @@ def export_nir(
     runs.write_json(out / runs.CONFIG, {"schema_version": 1, "nir": file.name, **said})
     frames = x.reshape(*x.shape[:2], *shape)
     export_graph(out, lower_graph(graph), target, frames, grid, granularity, coding, dump_after)
+    _say_next(out, target, " --input INPUTS.npz")
 
 
 def export_netx(file: Path, out: Path, given: Given, target: str) -> None:
@@ -141,9 +155,10 @@ def export_netx(file: Path, out: Path, given: Given, target: str) -> None:
     if target == "onnx":
         targets.write_network_onnx(out, network)
     write_network(out / runs.NETWORK, network)
+    runs.remove(out, (name for name in runs.OF_A_NETWORK if name not in TARGETS[target] and out / name != file))
     console.print(_table(network, "as lava-dl's netx has it, for"))
     console.print(f"wrote {out / runs.NETWORK}")
-    console.print(f"next: python -m sim {out} --input INPUTS.npz")
+    _say_next(out, target, " --input INPUTS.npz")
 
 
 def _calibration(file: Path) -> Floats:
@@ -191,6 +206,7 @@ def export_graph(
         targets.write_network_onnx(folder, network)
         targets.write_model_onnx(folder, compiled)
     write_network(folder / runs.NETWORK, network)
+    runs.remove(folder, (name for name in runs.OF_A_NETWORK if name not in TARGETS[target]))
     console.print(_table(network, "trained in the integers of" if given else "quantised for"))
     console.print(f"input: {compiled.coding.coding.words}, {compiled.coding.reason}")
     if not given:
@@ -198,7 +214,6 @@ def export_graph(
         console.print(f"scales searched on {samples} samples; agreement: spikes and silences as in the float model")
     console.print(_summary(network))
     console.print(f"wrote {folder / runs.NETWORK}")
-    console.print(f"next: python -m sim {folder}")
     return compiled
 
 

@@ -264,6 +264,13 @@ def test_onnx_files_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "integer = onnx" in capsys.readouterr().out
 
 
+def test_an_export_leaves_no_file_of_the_one_before(run: Path) -> None:
+    (run / runs.NETWORK_NETX).write_bytes(b"of another network")
+    assert call("export", run) == 0
+    assert (run / runs.NETWORK).is_file()
+    assert not (run / runs.NETWORK_NETX).exists()
+
+
 def test_onnx_that_is_not_installed(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

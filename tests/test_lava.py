@@ -381,7 +381,7 @@ def test_killed_lava_process_is_an_error_at_once() -> None:
 
     with pytest.raises(lava.LavaError, match="ended during the run with signal 9"):
         lava.run(network, graded(network, 2000, 1), timeout=TIMEOUT, progress=kill_one)
-    assert time.monotonic() - killed[0] < 5
+    assert time.monotonic() - killed[0] < TIMEOUT / 2  # long before it would have given up
     assert processes(3, int(killed[1])) == []
 
 

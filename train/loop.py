@@ -191,9 +191,8 @@ def _resume(run: Path, session: Session) -> tuple[Session, int]:
 
 def _forget_previous(run: Path) -> None:
     """A new training run invalidates what an older one in the same folder left."""
-    exported = (runs.MODEL_NIR, runs.MODEL_ONNX, runs.NETWORK, runs.NETWORK_NETX, runs.NETWORK_ONNX, runs.ATTENTION)
-    for name in (runs.CHECKPOINT, runs.METRICS, *exported, runs.EQUIVALENCE, runs.ACTIVITY):
-        (run / name).unlink(missing_ok=True)
+    made = (runs.MODEL_NIR, *runs.OF_A_NETWORK, runs.ATTENTION, runs.EQUIVALENCE, runs.ACTIVITY)
+    runs.remove(run, (runs.CHECKPOINT, runs.METRICS, *made))
 
 
 def _epoch_and_test(session: Session, epoch: int, run: Path, metrics: Metrics | None, bar: Progress | None) -> float:

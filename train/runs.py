@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ EQUIVALENCE = "equivalence.json"
 ACTIVITY = "activity.h5"
 REPORT_HTML = "report.html"
 REPORT_JSON = "report.json"
+
+OF_A_NETWORK = (NETWORK, NETWORK_NETX, NETWORK_ONNX, MODEL_ONNX)
+"""What an export writes of one integer network; another export may leave out some of them."""
 
 
 def newest(root: Path = ROOT) -> Path:
@@ -63,6 +66,12 @@ def find(run: Path | None, needs: dict[str, str]) -> Path:
         if not (folder / name).is_file():
             raise UserError(f"the run has no {name}", where=str(folder), hint=f"make it with: {command}")
     return folder
+
+
+def remove(run: Path, names: Iterable[str]) -> None:
+    """Remove files of a run that are out of date; those that are not there are no error."""
+    for name in names:
+        (run / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
