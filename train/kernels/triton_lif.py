@@ -7,8 +7,6 @@ current is kept, and that only where leak, gain or bias learn. Has run in Triton
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -21,7 +19,7 @@ from train.surrogate import ATan, Rectangle, Sigmoid, Surrogate, TanhWindow, Tri
 BLOCK = 256
 
 
-def _slope(v: Any, threshold: Any, k: Any, kind: tl.constexpr) -> Any:
+def _slope(v, threshold, k, kind: tl.constexpr):  # type: ignore[no-untyped-def]
     """dS/dV; the formulas are those of `train.surrogate`, in the order of `surrogate_code`."""
     d = v - threshold
     if kind == 0:  # tanh window, k (1 - tanh^2 z) / (2 tanh(k / 2)) / (2 threshold)
