@@ -66,7 +66,7 @@ def run(
     inputs: Ints,
     *,
     keep: Collection[str] | None = None,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Windows of all that connections drive, [samples, T, *shape]: spikes bool; the read-out's membrane potential and
@@ -75,6 +75,7 @@ def run(
     Args:
         inputs: int64 [samples, T, *shape] of raw values; memory is bounded by batches of samples.
         keep: ids of the populations to return, None for all.
+        device: a CPU or a CUDA device.
     """
     prepared = _prepare(network, torch.device(device))
     wanted = [p for p in network.populations if isinstance(p.program, Driven) and (keep is None or p.id in keep)]
@@ -129,15 +130,18 @@ def _prepare(network: Network, device: torch.device) -> _Prepared:
         if not isinstance(c.synapses, Convolution):
             weight = in_channels_last(weight, network.population(c.target).shape, 0)
             weight = in_channels_last(weight, network.population(c.source).shape, 1)
-        held = torch.from_numpy(weight).to(device, _exact(c, network))
+        held = torch.from_numpy(weight).to(device, _exact(c, network, device))
         weights[c.id] = held.contiguous(memory_format=torch.channels_last) if held.ndim == 4 else held
         peaks[c.target] += _peak(c, network) << c.weight_exp
     return _Prepared(network, device, weights, peaks)
 
 
-def _exact(connection: Connection, network: Network) -> torch.dtype:
-    """float32 while no partial sum can reach 2^24, else float64 (always exact: the proof keeps sums below 2^32)."""
-    return _narrowest(_peak(connection, network))
+def _exact(connection: Connection, network: Network, device: torch.device) -> torch.dtype:
+    """float32 while no partial sum can reach 2^24, else float64 (always exact: the proof keeps sums below 2^32).
+
+    float64 on CUDA, whose float32 convolutions are not sums: they round to TF32, or go by Winograd's way.
+    """
+    return torch.float64 if device.type == "cuda" else _narrowest(_peak(connection, network))
 
 
 def _narrowest(peak: int) -> torch.dtype:
