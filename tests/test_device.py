@@ -50,7 +50,7 @@ def run_meta(network: Network, inputs: np.ndarray) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_integer_engine_stays_on_its_device(data: st.DataObject) -> None:
     """All but Triton's kernel: no tensor of the CPU meets one of the device, no value is read before the results."""
     network = data.draw(networks(wild=True))

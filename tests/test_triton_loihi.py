@@ -51,7 +51,7 @@ CASES = st.builds(
     Case,
     seed=st.integers(0, 100_000),
     size=st.sampled_from([1, 7, 300]),
-    reach=st.sampled_from([40, 1 << 17, 1 << 18, (1 << 18) + 1, 1 << 23, 1 << 30]),
+    reach=st.sampled_from([40, 1 << 17, 1 << 18, (1 << 18) + 1, 1 << 23, 33_000_000, 1 << 30]),
     wide=st.booleans(),
     memory=st.booleans(),
     shared=st.booleans(),

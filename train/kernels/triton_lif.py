@@ -132,7 +132,8 @@ class _LIF(torch.autograd.Function):
         potentials = torch.empty_like(flat, dtype=torch.float32) if keep else spikes
         grid = (triton.cdiv(n, BLOCK),)
         arguments = (*given, threshold, len(flat), n, stride, channels)
-        forward_kernel[grid](flat, spikes, potentials, *arguments, keep=keep, block=BLOCK)
+        with torch.cuda.device_of(flat):  # Triton launches on the current device, wherever the tensors are
+            forward_kernel[grid](flat, spikes, potentials, *arguments, keep=keep, block=BLOCK)
         if keep:
             learns = any(ctx.needs_input_grad[4:])
             tensors = [value for value in values if isinstance(value, Tensor)]
@@ -154,7 +155,8 @@ class _LIF(torch.autograd.Function):
         steps = len(potentials)
         arguments = (leak, gain, ctx.threshold, width, steps, n, (steps - 1) * n, stride, channels)
         options = {"kind": kind, "detach": ctx.detach, "wanted": any(wanted), "block": BLOCK}
-        backward_kernel[grid](form.flat(gradient), flat, potentials, out, sums, *arguments, **options)
+        with torch.cuda.device_of(flat):
+            backward_kernel[grid](form.flat(gradient), flat, potentials, out, sums, *arguments, **options)
         remaining = iter(tensors)
         values = [next(remaining) if tensor else None for tensor in ctx.is_tensor]
         found = [

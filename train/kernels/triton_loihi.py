@@ -75,7 +75,8 @@ def scan(neurons: OnDevice, current: Tensor, fired: Tensor, membrane: Tensor | N
     numbers = (n, size, current.shape[1], fired.shape[1], begin)
     options = {"memory": len(neurons.keep_u) > 0, "subtract": neurons.subtract, "watched": membrane is not None}
     watched = fired if membrane is None else membrane
-    scan_kernel[(triton.cdiv(n, BLOCK),)](current, fired, watched, *parameters, *numbers, **options, block=BLOCK)
+    with torch.cuda.device_of(current):  # Triton launches on the current device, wherever the tensors are
+        scan_kernel[(triton.cdiv(n, BLOCK),)](current, fired, watched, *parameters, *numbers, **options, block=BLOCK)
 
 
 def _round_to_zero(x, keep):  # type: ignore[no-untyped-def]
