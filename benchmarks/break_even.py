@@ -15,7 +15,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.simulator_networks import Builder  # noqa: E402
-from export import execute  # noqa: E402
+from export import execute, neurons  # noqa: E402
 from export.network import Ints, Network  # noqa: E402
 
 RATES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
@@ -45,7 +45,7 @@ def milliseconds(network: Network, inputs: Ints, below: float) -> float:
 def main() -> None:
     """One line of a table for each layer."""
     torch.set_num_threads(1)
-    execute.EVENTS_FROM = execute.SCAN_FROM = 0
+    execute.EVENTS_FROM = neurons.COMPILED_FROM = 0
     rng = np.random.default_rng(0)
     print(f"| layer | {' | '.join(f'{rate:.0%}' for rate in RATES)} |\n|{'---|' * (1 + len(RATES))}")
     for shape, outputs, stride in LAYERS:

@@ -6,8 +6,8 @@ that), so each population sees whole windows of those before it. It runs in one 
 
 * By events (CPU, few spikes): for each sample and step the weights of the spikes that arrive are added up and the
   neurons take their step, all in the cache (`export.arriving`, `train.kernels.loihi`).
-* By currents: one convolution or matrix product over the images of a few steps, then the neurons over these steps,
-  compiled on the CPU. Sums run in float32 where a bound from the weights proves them exact (below 2^24), else in
+* By currents: one convolution or matrix product over the images of a few steps, then the neurons over these steps
+  (`export.neurons`). Sums run in float32 where a bound from the weights proves them exact (below 2^24), else in
   float64.
 * Populations in a loop run together, one machine step after the other; what drives them from outside comes as before.
 
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from export import limits
+from export import neurons
 from export.attention_programs import respond
 from export.connections import in_channels_last
 from export.interpret import ticks
@@ -45,15 +45,14 @@ from export.network import (
     Population,
     Source,
 )
+from export.neurons import Output, State, as_bytes, channels_last
 from export.proof import payload
 
 if TYPE_CHECKING:
     from export.arriving import Tables
-    from train.kernels.loihi import Neurons
 
 FLOAT32_EXACT = 1 << 24
-SCAN_FROM = 1 << 21  # neurons times images: below, loading what is compiled takes longer than the layer
-EVENTS_FROM = 1 << 24  # synapses times images, likewise
+EVENTS_FROM = 1 << 24  # synapses times images: below, loading what is compiled takes longer than the layer
 EVENTS_BELOW = 0.4  # firing rate: above, matrix products and convolutions are faster
 SEEN = 16  # samples whose rate is looked at
 BATCH = 256
@@ -67,7 +66,7 @@ def run(
     inputs: Ints,
     *,
     keep: Collection[str] | None = None,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Windows of all that connections drive, [samples, T, *shape]: spikes bool; the read-out's membrane potential and
@@ -76,6 +75,7 @@ def run(
     Args:
         inputs: int64 [samples, T, *shape] of raw values; memory is bounded by batches of samples.
         keep: ids of the populations to return, None for all.
+        device: a CPU or a CUDA device.
     """
     prepared = _prepare(network, torch.device(device))
     wanted = [p for p in network.populations if isinstance(p.program, Driven) and (keep is None or p.id in keep)]
@@ -130,15 +130,18 @@ def _prepare(network: Network, device: torch.device) -> _Prepared:
         if not isinstance(c.synapses, Convolution):
             weight = in_channels_last(weight, network.population(c.target).shape, 0)
             weight = in_channels_last(weight, network.population(c.source).shape, 1)
-        held = torch.from_numpy(weight).to(device, _exact(c, network))
+        held = torch.from_numpy(weight).to(device, _exact(c, network, device))
         weights[c.id] = held.contiguous(memory_format=torch.channels_last) if held.ndim == 4 else held
         peaks[c.target] += _peak(c, network) << c.weight_exp
     return _Prepared(network, device, weights, peaks)
 
 
-def _exact(connection: Connection, network: Network) -> torch.dtype:
-    """float32 while no partial sum can reach 2^24, else float64 (always exact: the proof keeps sums below 2^32)."""
-    return _narrowest(_peak(connection, network))
+def _exact(connection: Connection, network: Network, device: torch.device) -> torch.dtype:
+    """float32 while no partial sum can reach 2^24, else float64 (always exact: the proof keeps sums below 2^32).
+
+    float64 on CUDA, whose float32 convolutions are not sums: they round to TF32, or go by Winograd's way.
+    """
+    return torch.float64 if device.type == "cuda" else _narrowest(_peak(connection, network))
 
 
 def _narrowest(peak: int) -> torch.dtype:
@@ -153,26 +156,13 @@ def _peak(connection: Connection, network: Network) -> int:
     return int(rows.max()) * payload(source.program, source.shape[0]).peak
 
 
-def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A population's shape with its channels last."""
-    return (*shape[1:], shape[0])
-
-
 def _first(x: Tensor) -> Tensor:
     """A view of [B, T, *shape] with the channels first again."""
     return x.movedim(-1, 2)
 
 
 def _empty(network: Network, population: Population, samples: int, dtype: torch.dtype) -> Tensor:
-    return torch.empty((samples, network.steps, *_last(population.shape)), dtype=dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class _Output:
-    """Where a population's window goes: spikes bool, and v int64 where it is wanted; [B, T, *shape]."""
-
-    spikes: Tensor
-    membrane: Tensor | None
+    return torch.empty((samples, network.steps, *channels_last(population.shape)), dtype=dtype)
 
 
 Sums = dict[Connection, Tensor]  # what arrives by each connection from outside a run, aligned, [B, T, *source.shape]
@@ -220,22 +210,22 @@ def _forward(network: Network, prepared: _Prepared, batch: Ints, results: dict[s
 
 def _output(
     network: Network, prepared: _Prepared, population: Population, samples: int, result: Tensor | None
-) -> _Output:
+) -> Output:
     """In `result` itself where that is on the device."""
-    shape = (samples, network.steps, *_last(population.shape))
+    shape = (samples, network.steps, *channels_last(population.shape))
     given = result if prepared.device.type == "cpu" else None
     if not population.readout:
         spikes = torch.empty(shape, dtype=torch.bool, device=prepared.device) if given is None else given
-        return _Output(spikes, None)
+        return Output(spikes, None)
     spikes = torch.empty(shape, dtype=torch.bool, device=prepared.device)
     if result is None:
-        return _Output(spikes, None)
-    return _Output(spikes, torch.empty(shape, dtype=torch.int64, device=prepared.device) if given is None else given)
+        return Output(spikes, None)
+    return Output(spikes, torch.empty(shape, dtype=torch.int64, device=prepared.device) if given is None else given)
 
 
 def _attend(network: Network, prepared: _Prepared, population: Population, arriving: Sums, samples: int) -> Tensor:
     """What attention sends, int64 [B, T, *shape]; a few samples at a time, since int64 is large."""
-    program, shape = population.program, (samples, network.steps, *_last(population.shape))
+    program, shape = population.program, (samples, network.steps, *channels_last(population.shape))
     assert isinstance(program, Attention)
     a_in = _currents(prepared, population, arriving, torch.empty(shape, device="meta"), slice(0, network.steps))
     parts = _first(a_in).transpose(0, 1).cpu().split(max(1, ATTENDED // (network.steps * population.size)), dim=1)
@@ -243,41 +233,18 @@ def _attend(network: Network, prepared: _Prepared, population: Population, arriv
     return torch.cat(answers, dim=1).transpose(0, 1).movedim(2, -1).contiguous()
 
 
-def _run_window(prepared: _Prepared, population: Population, arriving: Sums, output: _Output) -> None:
+def _run_window(prepared: _Prepared, population: Population, arriving: Sums, output: Output) -> None:
     """A population that only those before it drive."""
     samples, steps = output.spikes.shape[:2]
     tables = _by_events(prepared, population, arriving, samples * steps)
     if tables is not None:
-        from train.kernels import loihi
-
-        cells, drivers = _cells(population), zip(tables.tables, arriving.values(), strict=True)
-        parts = tuple(table.arriving(_bytes(x)) for table, x in drivers)
-        state, kernels = cells.at_rest(samples), (_bytes(output.spikes), _flat(output.membrane))
-        loihi.layer(cells, parts, tables.exponent, state, *kernels, tables.sums)
+        parts = tuple(t.arriving(as_bytes(x)) for t, x in zip(tables.tables, arriving.values(), strict=True))
+        neurons.on_spikes(population, output, parts, tables.exponent, tables.sums)
         return
     chunk = max(1, CURRENTS // (samples * population.size))
-    compiled = prepared.device.type == "cpu" and output.spikes.numel() >= SCAN_FROM
-    run = _compiled_scan(population, output) if compiled else _stepwise(prepared, population, output)
+    run = neurons.on_currents(population, output, prepared.peaks[population.id])
     for begin in range(0, steps, chunk):
         run(_currents(prepared, population, arriving, output.spikes, slice(begin, min(begin + chunk, steps))), begin)
-
-
-def _compiled_scan(population: Population, output: _Output) -> Callable[[Tensor, int], None]:
-    from train.kernels import loihi
-
-    cells = _cells(population)
-    state, spikes, membrane = cells.at_rest(len(output.spikes)), _bytes(output.spikes), _flat(output.membrane)
-    return lambda current, begin: loihi.scan(cells, current.flatten(2).numpy(), state, spikes, membrane, begin)
-
-
-def _stepwise(prepared: _Prepared, population: Population, output: _Output) -> Callable[[Tensor, int], None]:
-    state = _State(population, output, prepared.peaks[population.id])
-
-    def run(current: Tensor, begin: int) -> None:
-        for index in range(current.shape[1]):
-            state.step(begin + index, current[:, index])
-
-    return run
 
 
 def _run_loop(
@@ -285,12 +252,12 @@ def _run_loop(
     prepared: _Prepared,
     members: list[Population],
     outside: dict[str, Sums],
-    outputs: dict[str, _Output],
+    outputs: dict[str, Output],
 ) -> None:
     """Populations that drive each other, or themselves: one machine step after the other."""
     whole = slice(0, network.steps)
     currents = {p.id: _currents(prepared, p, outside[p.id], outputs[p.id].spikes, whole) for p in members}
-    states = {p.id: _State(p, outputs[p.id], prepared.peaks[p.id]) for p in members}
+    states = {p.id: State(p, outputs[p.id], prepared.peaks[p.id]) for p in members}
     for p in members:
         outputs[p.id].spikes.zero_()  # a step that has not been is silent
     inner = {p.id: [c for c in network.inputs_of(p.id) if c.source in states] for p in members}
@@ -336,27 +303,6 @@ def _by_events(prepared: _Prepared, population: Population, arriving: Sums, imag
     return prepared.tables[population.id]
 
 
-def _cells(population: Population) -> Neurons:
-    from train.kernels import loihi
-
-    program = population.program
-    assert isinstance(program, LIF)
-    vth, bias, dv, du = (
-        np.moveaxis(np.broadcast_to(x, population.shape), 0, -1)
-        for x in (program.vth, program.bias, program.dv, program.du)
-    )
-    return loihi.neurons(vth, bias, dv, du, _last(population.shape), subtract=program.reset == "subtract")
-
-
-def _flat(x: Tensor | None) -> np.ndarray | None:
-    """[B, T, neurons]."""
-    return None if x is None else x.flatten(2).numpy()
-
-
-def _bytes(x: Tensor) -> np.ndarray:
-    return x.flatten(2).numpy().view(np.uint8)
-
-
 def _currents(prepared: _Prepared, population: Population, arriving: Sums, like: Tensor, steps: slice) -> Tensor:
     """a_in for these steps, [B, steps, *shape], whole numbers; `like` is [B, T, *shape]."""
     total: Tensor | None = None
@@ -387,7 +333,7 @@ def _weighted(connection: Connection, target: Population, x: Tensor, weight: Ten
         out = functional.linear(flat.flatten(1), weight)
     if connection.weight_exp:
         out.mul_(1 << connection.weight_exp)
-    return out.view(*x.shape[:2], *_last(target.shape))
+    return out.view(*x.shape[:2], *channels_last(target.shape))
 
 
 def _sent_before(spikes: Tensor, steps: Ints) -> Tensor:
@@ -412,38 +358,3 @@ def _aligned(sent: Tensor, ahead: Ints) -> Tensor:
         if first < last:
             out[:, first:last, ..., channels] = sent[:, first + int(offset) : last + int(offset)][..., channels]
     return out
-
-
-class _State:
-    """A population that runs step by step in PyTorch, in float64, which holds its 36-bit products exactly."""
-
-    def __init__(self, population: Population, output: _Output, peak: int) -> None:
-        assert isinstance(population.program, LIF)
-        self.program, self.output = population.program, output
-        unity = limits.DECAY_UNITY
-        zero = torch.zeros_like(output.spikes[:, 0], dtype=torch.float64)
-        bias, threshold, du, dv = (
-            torch.from_numpy(np.moveaxis(np.broadcast_to(x, population.shape), 0, -1).copy()).to(zero)
-            for x in (self.program.bias, self.program.threshold, self.program.du, self.program.dv)
-        )
-        self.bias, self.threshold = bias, threshold
-        self.kept_current, self.kept = (unity - 1 - du) / unity, (unity - dv) / unity
-        self.forgets = not self.kept_current.any()
-        self.wraps = not self.forgets or peak >= limits.CURRENT_LIMIT
-        self.u, self.v = zero, zero.clone()
-
-    def step(self, index: int, current: Tensor) -> None:
-        """Step `index` of the window, with a_in [B, *shape]."""
-        limit = limits.STATE_LIMIT
-        u = current.to(torch.float64) * (1 << limits.STATE_SHIFT)
-        if not self.forgets:
-            u += torch.trunc(self.u * self.kept_current)
-        if self.wraps:
-            u = torch.where(u > limit, u - 2 * limit, torch.where(u <= -limit, u + 2 * limit, u))
-        self.u = u
-        v = self.v.mul_(self.kept).trunc_().add_(u).add_(self.bias).clamp_(1 - limit, limit - 1)
-        if self.output.membrane is not None:
-            self.output.membrane[:, index] = v.long()
-        fired = v > self.threshold
-        self.output.spikes[:, index] = fired
-        self.v = v.masked_fill_(fired, 0) if self.program.reset == "zero" else v - fired * self.threshold

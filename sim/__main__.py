@@ -37,6 +37,8 @@ class Options:
     """Samples to run (default: the whole test set)."""
     lava_samples: int = 20
     """Of these, how many the slow engines (lava, reference) run; lava-models runs 50 times as many."""
+    device: str = "cpu"
+    """Device of the engines integer and torch and of the float model: auto, cpu, cuda, cuda:1 ..."""
     input: Path | None = None
     """INPUTS.npz with x (samples, T, ...) of whole numbers and optional y, instead of the run's test set."""
     lava_timeout: float = 600.0
@@ -60,6 +62,7 @@ def command(options: Options) -> None:
         options.lava_timeout,
         options.record,
         options.compare,
+        options.device,
     )
 
 

@@ -27,6 +27,7 @@ from train.config import from_json
 from train.console import console, progress
 from train.distributed import Processes
 from train.errors import CheckFailedError, UserError
+from train.loop import resolve_device
 from train.quantise.layers import is_prepared
 from train.restore import coded, dataset_of, restore
 
@@ -40,8 +41,12 @@ def simulate(
     lava_timeout: float,
     record: Path | None = None,
     compare: Path | None = None,
+    device: str = "cpu",
 ) -> None:
     """Run the engines on the run's test set (or a file), compare them with each other and with a recording.
+
+    Args:
+        device: where the engines integer and torch and the float model run, as `--device` of `python -m train`.
 
     Raises:
         UserError: bad input, or nothing to compare.
@@ -57,12 +62,15 @@ def simulate(
     quick, slow = ([e for e in others if (e in SLOW) is late] for late in (False, True))
     file = record or compare
     with distributed.join(cpu=True) as processes:
+        where = _device(device, processes.local)
+        model = None if model is None else model.to(where)
         if file is not None and processes.world > 1:
             raise UserError("a recording is read and written by one process", where=str(file), hint="without torchrun")
         kept: list[Recording] = []
         size = batch_size(network) if file is None else given.samples  # a file has all samples
         cuts = list(enumerate(parts.cuts(given.samples, size)))[processes.rank :: processes.world]
-        found = _run_parts(network, model, given, quick, dict(cuts), processes, kept if file is not None else None)
+        kept_too = kept if file is not None else None
+        found = _run_parts(network, model, given, quick, dict(cuts), where, processes, kept_too)
         gathered = processes.gather(found)
     if gathered is None:
         return
@@ -71,7 +79,7 @@ def simulate(
     comparisons = [equivalence.checked(network, c) for c in total.comparisons]
     accuracy = total.accuracy
     if slow:
-        more, correct = _run_slow(network, given, slow, slow_samples, lava_timeout)
+        more, correct = _run_slow(network, given, slow, slow_samples, where, lava_timeout)
         comparisons, accuracy = [*comparisons, *more], accuracy | correct
     comparisons.sort(key=lambda c: others.index(c.engines[1]))
     against = None
@@ -93,6 +101,13 @@ def simulate(
     different = next((c.difference for c in every if c.difference), None)
     if different is not None:
         raise CheckFailedError(different)
+
+
+def _device(name: str, local: int) -> torch.device:
+    device = resolve_device(name, local)
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}", hint="choose auto, cpu, cuda or one of several, as cuda:1")
+    return device
 
 
 def _inputs(folder: Path, network: Network, file: Path | None, samples: int | None) -> Inputs:
@@ -123,6 +138,7 @@ def _run_parts(
     given: Inputs,
     engines: Sequence[str],
     cuts: dict[int, slice],
+    device: torch.device,
     processes: Processes,
     kept: list[Recording] | None,
 ) -> dict[int, Part]:
@@ -141,7 +157,9 @@ def _run_parts(
                 return lambda now, _: None if bar is None else bar.update(tasks[name], completed=before + now)
 
             x, labels = given.read(cut), None if given.labels is None else given.labels[cut]
-            recordings = {e: run_engine(e, network, model, x, progress=advance(e)) for e in ("integer", *engines)}
+            recordings = {
+                e: run_engine(e, network, model, x, device=device, progress=advance(e)) for e in ("integer", *engines)
+            }
             integer = recordings["integer"]
             floats = probed = None
             if float_too:
@@ -164,12 +182,12 @@ def _run_parts(
 
 
 def _run_slow(
-    network: Network, given: Inputs, engines: Sequence[str], samples: int, lava_timeout: float
+    network: Network, given: Inputs, engines: Sequence[str], samples: int, device: torch.device, lava_timeout: float
 ) -> tuple[list[Comparison], Accuracy]:
     """Engines that get the first few samples, against the integer engine."""
     x = given.read(slice(0, min(max(share(engine, samples) for engine in engines), given.samples)))
     recordings = {engine: _run(engine, network, x[: share(engine, samples)], lava_timeout) for engine in engines}
-    integer = run_engine("integer", network, None, x)
+    integer = run_engine("integer", network, None, x, device=device)
     comparisons = [equivalence.compare(network, integer, recording, x) for recording in recordings.values()]
     return comparisons, _accuracy(network, recordings, None, given.labels)
 

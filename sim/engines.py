@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import nn
 
 from export.network import Ints, Network
@@ -38,10 +39,12 @@ def run(
     model: nn.Module | None,
     x: Ints,
     *,
+    device: torch.device | str = "cpu",
     lava_timeout: float = 600.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Recording:
-    """Run one engine on x int64 [samples, T, *shape] of raw values; `model` is what the torch engine needs.
+    """Run one engine on x int64 [samples, T, *shape] of raw values; `model` is what the torch engine needs, and
+    runs where it is; `device` is where the integer engine runs.
 
     Raises:
         UserError: the engine cannot run this.
@@ -61,4 +64,4 @@ def run(
         return onnx_engine.run(network, x, progress=progress)
     if engine == "reference":
         return reference.run(network, x)
-    return fast.run(network, x, progress=progress)
+    return fast.run(network, x, device=device, progress=progress)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from export import execute
 from export.network import Ints, Network
 from sim.recording import Recording, recording
 
 
 def run(
-    network: Network, inputs: Ints, *, device: str = "cpu", progress: Callable[[int, int], None] | None = None
+    network: Network,
+    inputs: Ints,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Recording:
     """Simulate samples; arguments as in `export.execute.run`."""
     windows = execute.run(network, inputs, device=device, progress=progress)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ LATE = {"shift", "future", "past"}  # how the compiler names the synapses of a t
 def run(
     network: Network, model: nn.Module, inputs: Ints, *, progress: Callable[[int, int], None] | None = None
 ) -> Recording:
-    """Run the quantised model on inputs int64 [samples, T, *shape].
+    """Run the quantised model on inputs int64 [samples, T, *shape], on the device of `model`.
 
     Raises:
         UserError: the network was not exported from this model.
@@ -60,6 +61,7 @@ def record(
 ) -> dict[str, np.ndarray]:
     """Outputs of the modules at the paths in `ids`, by id: [samples, T, *shape]."""
     captured: dict[str, list[Tensor]] = {name: [] for name in ids.values()}
+    dtype, device = next(model.parameters(), torch.zeros(())).dtype, _device(model)
 
     def hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         return lambda module, arguments, output: captured[name].append(output.transpose(0, 1).cpu())
@@ -69,7 +71,7 @@ def record(
         model.eval()
         for first in range(0, len(inputs), BATCH):
             batch = torch.from_numpy(inputs[first : first + BATCH]).transpose(0, 1)
-            model(batch.to(next(model.parameters(), torch.zeros(())).dtype))
+            model(batch.to(device, dtype))
             if progress:
                 progress(min(first + BATCH, len(inputs)), len(inputs))
     finally:
@@ -115,9 +117,13 @@ def quantise_model(network: Network, model: nn.Module) -> nn.Module:
             done.append(path)
     program = network.source.program
     assert isinstance(program, Source)
-    coded = CodedInput(torch.tensor(program.offset or (0,)), program.low_bits)
+    coded = CodedInput(torch.tensor(program.offset or (0,)), program.low_bits).to(_device(model))
     quantised.register_forward_pre_hook(lambda module, arguments: (coded(arguments[0]),))
-    return quantised
+    return quantised.to(_device(model))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(chain(model.parameters(), model.buffers()), torch.zeros(())).device
 
 
 def _replacement(network: Network, path: str, module: nn.Module) -> nn.Module | None:
@@ -146,7 +152,7 @@ class IntegerAttention(nn.Module):
         self.program = program
 
     def forward(self, current: Tensor) -> Tensor:
-        return torch.from_numpy(respond(self.program, current.long().numpy())).double()
+        return torch.from_numpy(respond(self.program, current.long().cpu().numpy())).double().to(current.device)
 
 
 def _attention(network: Network, path: str) -> nn.Module:

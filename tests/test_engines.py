@@ -188,7 +188,7 @@ def test_float32_is_left_when_sums_could_reach_its_limit() -> None:
     inputs[0, 0, 0] = 1
     slow, quick = reference.run(wide, inputs), fast.run(wide, inputs)
     np.testing.assert_array_equal(slow.spikes["neurons"], quick.spikes["neurons"])
-    assert execute._exact(wide.connections[0], wide) is torch.float64
+    assert execute._exact(wide.connections[0], wide, torch.device("cpu")) is torch.float64
 
 
 def faulty(network: Network, fault: str) -> Network:

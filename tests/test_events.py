@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import networks, payloads
 
-from export import arriving, execute, limits
+from export import arriving, execute, limits, neurons
 from export.network import LIF, Connection, Convolution, Dense, Network, Population, Source
 from sim import fast, reference
 from sim.pytest_plugin import assert_spikes_equal
@@ -179,11 +179,11 @@ WAYS = {"events": (0, 0, 1.0), "currents": (NEVER, 0, 0.0), "steps": (NEVER, NEV
 @contextmanager
 def only(way: str) -> Iterator[None]:
     """All populations that can run in one way do so; currents of one step at a time, two samples at a time."""
-    events, scan, below = WAYS[way]
+    events, compiled, below = WAYS[way]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execute, "EVENTS_FROM", events)
         patch.setattr(execute, "EVENTS_BELOW", below)
-        patch.setattr(execute, "SCAN_FROM", scan)
+        patch.setattr(neurons, "COMPILED_FROM", compiled)
         patch.setattr(execute, "CURRENTS", 1)
         patch.setattr(execute, "BATCH", 2)
         yield

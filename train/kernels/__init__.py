@@ -68,10 +68,15 @@ def choose(device: str, surrogate: Surrogate, elements: int) -> Backend:
     if type(surrogate).__hash__ is None:
         return _slow("the surrogate cannot be hashed: make it a frozen dataclass")
     if device == "cuda":
-        return "triton" if _installed("triton") else _slow("Triton is not installed")
+        return on_cuda()
     if device == "cpu":
         return "cpu" if _installed("numba") else _slow("Numba is not installed")
     return _slow(f"no fused kernel for {device}")
+
+
+def on_cuda() -> Backend:
+    """The implementation for CUDA devices, of this neuron and of Loihi's."""
+    return "triton" if _installed("triton") else _slow("Triton is not installed")
 
 
 @cache

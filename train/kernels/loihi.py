@@ -6,7 +6,7 @@ All that is compiled is in this file, since Numba's cache on disk notices change
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,37 +17,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from train.kernels import threads
+from train.kernels.cells import Ints, Neurons, State, neurons
 from train.kernels.fixed_point import DECAY_SHIFT, STATE_LIMIT, STATE_SHIFT
 
 TILE = 512  # neurons whose state stays in the nearest cache
-UNITY = 1 << DECAY_SHIFT
 NARROW, WIDE = 32, 128  # outputs that are added up at once, in registers
 UNIT = 4  # rows that a narrow sum adds at once: a wrong guess at how many come costs more than a few rows of zeros
 BYTES = 8  # spikes that are decoded at once
 PACK = 0x0102040810204080  # times 8 bytes of 0 or 1: their bits, in the highest byte
-
-Ints: TypeAlias = npt.NDArray[np.int64]
-State: TypeAlias = tuple[Ints, Ints]  # u and v [B, neurons]
-
-
-@dataclass(frozen=True, eq=False)
-class Neurons:
-    """What neurons do, as the kernels take it: int64, one value for each neuron (`fixed_point.loihi_lif`).
-
-    Attributes:
-        threshold, bias: in units of v.
-        keep_u, keep_v: what a step keeps, of 4096. keep_u is empty where no current has a memory.
-    """
-
-    threshold: Ints
-    bias: Ints
-    keep_u: Ints
-    keep_v: Ints
-    subtract: bool
-
-    def at_rest(self, samples: int) -> State:
-        """u and v before a window, zero."""
-        return np.zeros((samples, len(self.keep_u)), np.int64), np.zeros((samples, len(self.keep_v)), np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +45,6 @@ class Arriving:
     segments: npt.NDArray[np.int32]
     outputs: int
     rows: npt.NDArray[np.int16]
-
-
-def neurons(
-    vth: Ints, bias: Ints, dv: int | Ints, du: int | Ints, shape: tuple[int, ...], *, subtract: bool = False
-) -> Neurons:
-    """Neurons of a shape, in its C order; the rest as in `fixed_point.loihi_lif`."""
-
-    def each(value: int | Ints) -> Ints:
-        return np.broadcast_to(np.asarray(value, dtype=np.int64), shape).reshape(-1).copy()
-
-    keep_u = each(UNITY - 1 - np.asarray(du))
-    keep_u = keep_u if keep_u.any() else keep_u[:0]
-    return Neurons(each(vth << STATE_SHIFT), each(bias), keep_u, each(UNITY - np.asarray(dv)), subtract)
 
 
 def spikes(

@@ -7,8 +7,6 @@ current is kept, and that only where leak, gain or bias learn. Has run in Triton
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -21,7 +19,7 @@ from train.surrogate import ATan, Rectangle, Sigmoid, Surrogate, TanhWindow, Tri
 BLOCK = 256
 
 
-def _slope(v: Any, threshold: Any, k: Any, kind: tl.constexpr) -> Any:
+def _slope(v, threshold, k, kind: tl.constexpr):  # type: ignore[no-untyped-def]
     """dS/dV; the formulas are those of `train.surrogate`, in the order of `surrogate_code`."""
     d = v - threshold
     if kind == 0:  # tanh window, k (1 - tanh^2 z) / (2 tanh(k / 2)) / (2 threshold)
@@ -134,7 +132,8 @@ class _LIF(torch.autograd.Function):
         potentials = torch.empty_like(flat, dtype=torch.float32) if keep else spikes
         grid = (triton.cdiv(n, BLOCK),)
         arguments = (*given, threshold, len(flat), n, stride, channels)
-        forward_kernel[grid](flat, spikes, potentials, *arguments, keep=keep, block=BLOCK)
+        with torch.cuda.device_of(flat):  # Triton launches on the current device, wherever the tensors are
+            forward_kernel[grid](flat, spikes, potentials, *arguments, keep=keep, block=BLOCK)
         if keep:
             learns = any(ctx.needs_input_grad[4:])
             tensors = [value for value in values if isinstance(value, Tensor)]
@@ -156,7 +155,8 @@ class _LIF(torch.autograd.Function):
         steps = len(potentials)
         arguments = (leak, gain, ctx.threshold, width, steps, n, (steps - 1) * n, stride, channels)
         options = {"kind": kind, "detach": ctx.detach, "wanted": any(wanted), "block": BLOCK}
-        backward_kernel[grid](form.flat(gradient), flat, potentials, out, sums, *arguments, **options)
+        with torch.cuda.device_of(flat):
+            backward_kernel[grid](form.flat(gradient), flat, potentials, out, sums, *arguments, **options)
         remaining = iter(tensors)
         values = [next(remaining) if tensor else None for tensor in ctx.is_tensor]
         found = [
