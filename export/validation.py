@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export import limits
-from export.attention_programs import MAX_STEPS
 from export.connections import Connection, Convolution, Dense
+from export.gains import MAX_STEPS
 from export.programs import LIF, RESETS, Attention, Driven, Gate, Ints, Source
 from train.errors import UserError
 
