@@ -1,9 +1,9 @@
 """The integers of attention and of what stands right before and behind it; as `export.search` for other populations.
 
 Attention has no threshold that could tell a good scale from a bad one, so it takes the finest at which its weights have
-their range and no input can leave the accumulator. The neurons behind attention on
-currents get its graded spikes through one synapse each, of the smallest weight there is: the precision is in the spike.
-Step attention, on spikes, gets them through one synapse each; what its own graded spikes drive is searched as ever.
+their range and no input can leave the accumulator. The neurons behind attention on currents get its graded spikes
+through one synapse each, of the smallest weight there is: the precision is in the spike. Step attention gets the spikes
+of its neurons in the same way; a relay sums up its own for the read-out (`export.passes.relay_readout`).
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ from train.errors import UserError
 MAX_HALVINGS = 10  # of the scales that the search begins with
 ROUNDING = 1 / 16  # of an accumulator is left to the rounding of weights
 LARGEST_PAYLOAD = 63_000  # units of a_in: half of the current is left to a gate
-
-
 STEP_BITS = 7  # of the graded spikes of step attention: with more, the layers that add them up lack bits of weights
 
 

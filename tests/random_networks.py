@@ -173,7 +173,7 @@ def attention_network(seed: int, guard: int = 1, steps: int = 5) -> Network:
 
 def context_gains(rng: np.random.Generator, shape: tuple[int, ...]) -> ContextGains:
     """A legal program with every kind of sign and shift, whose weights, hidden values and gains vary."""
-    channels, hidden = shape[0], int(rng.integers(1, 5))
+    channels, hidden = shape[0], int(rng.choice([1, 2, 3, 4, 4, 5]))
     program = ContextGains(
         limit=int(rng.choice([40, 300, 4000])),
         bias=ints(rng.integers(-50, 50, [n if rng.random() < 0.5 else 1 for n in shape])),
@@ -183,11 +183,11 @@ def context_gains(rng: np.random.Generator, shape: tuple[int, ...]) -> ContextGa
         key=ints(rng.integers(-60, 60, channels)),
         score_shift=int(rng.integers(8, 12)),
         exp_table=ints(np.rint(np.exp(-np.arange(512) / 64) * rng.choice([1, 100, 1000]))),
-        squeeze=ints(rng.integers(-900, 900, (hidden, channels))),
-        squeeze_bias=ints(rng.integers(-500, 500, hidden)),
+        squeeze=ints(rng.integers(-90_000, 90_000, (hidden, channels))),
+        squeeze_bias=ints(rng.integers(-50_000, 50_000, hidden)),
         squeeze_shift=int(rng.integers(8, 11)),
-        centre_shift=int(rng.integers(0, 6)),
-        epsilon=int(rng.choice([1, 900, 1 << 28])),
+        centre_shift=int(rng.integers(0, 3)),
+        epsilon=int(rng.choice([1, 1 << 26, 1 << 28])),
         scale=ints(rng.integers(-3000, 6000, hidden)),
         shift=ints(rng.integers(-(1 << 22), 1 << 23, hidden)),
         normal_shift=int(rng.integers(11, 14)),
