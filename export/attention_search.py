@@ -20,7 +20,7 @@ from export.attention_programs import Attention, UnitGains, respond
 from export.candidate import exponents, integers
 from export.coefficients import output_shift
 from export.gains import LARGEST_INPUT
-from export.graph import Accumulate, Convolution, Floats, Gating, Graph, Neuron
+from export.graph import Accumulate, Clock, Convolution, Floats, Gating, Graph, Neuron
 from export.headroom import needs
 from export.interpret import Reals
 from export.interpret import synapse as weighted_sum
@@ -37,6 +37,7 @@ from train.errors import UserError
 MAX_HALVINGS = 10  # of the scales that the search begins with
 ROUNDING = 1 / 16  # of an accumulator is left to the rounding of weights
 LARGEST_PAYLOAD = 63_000  # units of a_in: half of the current is left to a gate
+TINY = 1e-30  # a current that is none, in float units
 STEP_BITS = 7  # of the graded spikes of step attention: with more, the layers that add them up lack bits of weights
 
 
@@ -91,21 +92,22 @@ def attend(
 
 
 def _widest(layer: Layer, grid: Signed) -> Floats:
-    """(C,) the scales that the search begins with.
+    """(C,) the scales that the search begins with: the largest weight of each channel takes the top of the range.
 
-    Spikes of 1: the largest weight of a channel takes the top of the range. Graded spikes of others: each channel fills
-    the accumulator, since the weights of a clock, which sends 1, may be many times as large as theirs; then all a
-    little less, so that the largest of theirs takes the top of the range.
+    Beside graded spikes a clock, which sends 1, may need weights many times as large as theirs. So it is the largest of
+    theirs, at the largest exponent for which every channel has room; a channel that has none takes what it has.
     """
-    graded = [term.synapse.weight for term in layer.terms if isinstance(term.source, Gating)]
-    if not graded:
-        return grid.largest * 2.0**grid.largest_exponent / layer.peaks
+    if not any(isinstance(term.source, Clock | Gating) for term in layer.terms):
+        return np.asarray(grid.largest * 2.0**grid.largest_exponent / layer.peaks)
+    weights = [term.synapse.weight for term in layer.terms if not isinstance(term.source, Clock)]
+    peaks = np.max([np.abs(w).reshape(len(w), -1).max(1) for w in weights], axis=0)
+    full = grid.largest / np.where(peaks > 0, peaks, peaks.max())
     need = needs(layer.terms, layer.payloads, [x.shape[2:] for x in layer.inputs])
     need += np.abs(layer.bias).reshape(len(layer.bias), -1).max(1)
-    room = (1 - ROUNDING) * LARGEST_INPUT / np.maximum(need, 1e-30)
-    widest = np.minimum(room, grid.largest * 2.0 ** limits.WEIGHT_EXP_RANGE[1] / layer.peaks)
-    filled = max((np.abs(w).reshape(len(w), -1).max(1) * widest).max() for w in graded) / grid.largest
-    return widest * 2.0 ** (np.floor(np.log2(filled)) - np.log2(filled)) if filled > 1 else widest
+    room = (1 - ROUNDING) * LARGEST_INPUT / np.maximum(need, TINY)
+    room = np.minimum(room, grid.largest * 2.0 ** limits.WEIGHT_EXP_RANGE[1] / layer.peaks)
+    exponent = max(grid.smallest_exponent, int(np.floor(np.log2((room / full).min()))))
+    return np.asarray(np.minimum(room, full * 2.0**exponent))
 
 
 def _program(
