@@ -200,7 +200,8 @@ def _literature_energy(network: Network, counts: Counts) -> Energy:
 def _uncounted(counts: Counts) -> str:
     if not counts.attention_products:
         return ""
-    return f" The {counts.attention_products:,} multiplications of attention, its sums and tables are not counted."
+    products = f"{counts.attention_products:,} multiplications"
+    return f" The {products} of attention, its sums, divisions and tables are not counted."
 
 
 def timing(network: Network, chip: Chip) -> Timing:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from deploy.mapping import Plan
-from export.attention_programs import reach
 from export.network import LIF, Attention, Network, Population, Source
 
 WEIGHT_PRECISION = 9  # bits of a full weight, sign included: Lava keeps its highest `weight_bits` + sign
@@ -98,7 +97,7 @@ def graded_spikes(network: Network, plan: Plan) -> list[Violation]:
     assert isinstance(program, Source)
     remedy = "send binary events, or choose a chip with graded spikes"
     sent = {network.source.id: program.spike_bits}
-    sent |= {p.id: reach(p.program).bit_length() + 1 for p in _attending(network) if isinstance(p.program, Attention)}
+    sent |= {p.id: p.program.spike_bits for p in _attending(network) if isinstance(p.program, Attention)}
     return [
         Violation("graded spikes", f"population {name}", bits, limit, "payload bits", remedy)
         for name, bits in sent.items()

@@ -1,7 +1,7 @@
 """Attention as graph nodes: gains that a sample's whole window decides, and the static values that replace them.
 
 A layer with attention computes y = x gain(x), x and y [T, B, C, H, W]: three kinds of node, which know their
-parameters, and one function `gain`. `Gain` is what folding leaves of them.
+parameters, and one function `gain`. `Gain` is what folding leaves of them, `Relay` what graded spikes need behind them.
 """
 
 from __future__ import annotations
@@ -76,6 +76,13 @@ class StepAttention(Gating):
 
 
 @dataclass(frozen=True, eq=False)
+class Relay(Gating):
+    """y = x: a sum of graded spikes, on its way to a neuron."""
+
+    waits: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, eq=False)
 class Gain(Node):
     """x gain, gain of the shape of x with sides of 1 where it is the same: (1 or C, 1 or H, 1 or W)."""
 
@@ -86,7 +93,7 @@ class Gain(Node):
             raise UserError(f"gain {self.gain.shape} for an input of {shape}", where=self.where)
 
 
-Attention: TypeAlias = FrequencyAttention | GlobalContext | StepAttention
+Attention: TypeAlias = FrequencyAttention | GlobalContext | StepAttention | Relay
 
 
 def _maps(node: Node, shape: Shape) -> None:
@@ -123,6 +130,8 @@ def gain(node: Attention, x: Floats) -> Floats:
         case StepAttention():
             hidden = np.maximum(node.squeeze @ x.mean((2, 3, 4)) + node.squeeze_bias[:, None], 0)
             return _sigmoid(node.excite @ hidden + node.excite_bias[:, None])[:, :, None, None, None]
+        case Relay():
+            return np.ones((1,) * x.ndim)
 
 
 def _sigmoid(x: Floats) -> Floats:

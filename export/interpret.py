@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from export.attention import FrequencyAttention, Gain, GlobalContext, StepAttention, gain
+from export.attention import FrequencyAttention, Gain, GlobalContext, Relay, StepAttention, gain
 from export.connections import NO_CROP
 from export.graph import (
     Accumulate,
@@ -194,7 +194,7 @@ def _evaluate(node: Node, inputs: list[Reals], graph: Graph) -> Reals:
             return x + node.alpha * z
         case Gain():
             return x * node.gain.astype(x.dtype)
-        case FrequencyAttention() | GlobalContext() | StepAttention():
+        case FrequencyAttention() | GlobalContext() | StepAttention() | Relay():
             window = x[node.start : node.start + graph.steps]
             gated = window * gain(node, window.astype(np.float64)).astype(x.dtype)
             return _place(gated, node.sends, len(x))

@@ -54,7 +54,7 @@ class LayerRecord:
         population: its id.
         scale: units of v (a current unit is 64 of them) per unit of the float membrane potential: smallest and largest
             over its channels.
-        weight_error: RMS of (quantised - float) weights over RMS of the float weights.
+        weight_error: RMS of (quantised - float) weights over RMS of the float ones, each times the largest payload.
         saturated: weights that the search clipped to the ends of the range.
         spike_agreement: fraction of calibration spikes and silences equal to the float model's, window by window; for
             attention 1 - RMS(error of the gains) / RMS(gains), float gains of the same currents beside them.

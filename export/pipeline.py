@@ -23,6 +23,7 @@ from export.passes.fold_batch_norm import fold_batch_norm
 from export.passes.fold_input_scale import fold_input_scale
 from export.passes.gather_currents import gather_currents
 from export.passes.identity_synapses import identity_synapses
+from export.passes.relay_readout import relay_readout
 from export.passes.retime import retime
 from export.passes.shift_of_currents import shift_of_currents
 from export.passes.shift_to_delays import shift_to_delays
@@ -59,6 +60,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     compose_synapses,
     gather_currents,
     bias_to_clock,
+    relay_readout,
 )
 
 

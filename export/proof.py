@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from export import limits
-from export.attention_programs import reach
 from export.graph import Floats, Synapse
 from export.interpret import synapse as weighted_sum
 from export.interpret import ticks
@@ -52,11 +51,8 @@ class Driver:
 
 def payload(program: Program, channels: int, aligned: bool = True) -> Payload:
     """What the spikes of a population of so many channels can carry; `aligned`: all channels have the same delay."""
-    if isinstance(program, Source):
+    if isinstance(program, Source | Attention):
         return Payload(*program.reach(channels))
-    if isinstance(program, Attention):
-        most = np.full(channels, reach(program))
-        return Payload(-most, most)
     return replace(spikes(channels), one_at_a_time=isinstance(program, Clock) and aligned)
 
 

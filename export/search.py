@@ -190,12 +190,12 @@ def _run(layer: Layer, chosen: Integers) -> Output:
 
 
 def weight_error(layer: Layer, weights: Sequence[Weights], scale: Floats) -> float:
-    """RMS of (quantised - float) weights over RMS of the float weights."""
+    """RMS of (quantised - float) weights over RMS of the float weights, each times the largest that it may weigh."""
     lost = total = 0.0
-    for term, w in zip(layer.terms, weights, strict=True):
+    for term, w, payload in zip(layer.terms, weights, layer.payloads, strict=True):
         back = (w.values << w.exponent) / quantise.rows(scale, w.values.ndim)
-        lost += float(np.square(back - term.synapse.weight).sum())
-        total += float(np.square(term.synapse.weight).sum())
+        lost += float(np.square((back - term.synapse.weight) * payload.peak).sum())
+        total += float(np.square(term.synapse.weight * payload.peak).sum())
     return float(np.sqrt(lost / total))
 
 

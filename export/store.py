@@ -3,7 +3,7 @@
 Layout (schema version 4):
     /                       attrs: format, schema_version, name, steps, period
     /populations/<id>       attrs: order, origin, shape, start, readout, program ("source" | "clock" | "lif" |
-                            "frequency"), the program's numbers, reset ("zero" | "subtract")
+                            "frequency" | "context" | "step" | "unit"), its numbers, reset ("zero" | "subtract")
                             datasets (source): offset, (lif): du, dv, vth, bias_mant, (attention): its arrays
     /connections/<id>       attrs: order, origin, source, target, weight_exp, kind ("dense" | "convolution"), geometry
                             datasets: weight, delay
@@ -21,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from export.attention_programs import FrequencyGains
+from export.attention_programs import ContextGains, FrequencyGains, StepGains, UnitGains
 from export.hdf5 import array, fixed_text, members, open_stranger, read_text
 from export.network import (
     LIF,
@@ -45,7 +45,12 @@ from train.errors import UserError
 FORMAT = "spikeproof-network"
 SCHEMA_VERSION = 4
 MAX_ELEMENTS = 1 << 29  # of one dataset; 512 M weights are beyond any Loihi 2 board that this project plans for
-ATTENTION: dict[str, type[Attention]] = {"frequency": FrequencyGains}
+ATTENTION: dict[str, type[Attention]] = {
+    "frequency": FrequencyGains,
+    "context": ContextGains,
+    "step": StepGains,
+    "unit": UnitGains,
+}
 
 
 def write_network(path: Path, network: Network) -> None:

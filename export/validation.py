@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from export import limits
-from export.attention_programs import MAX_STEPS
 from export.connections import Connection, Convolution, Dense
+from export.gains import MAX_STEPS
 from export.population import Population
 from export.programs import LIF, RESETS, Attention, Driven, Gate, Ints, Source
 from train.errors import UserError

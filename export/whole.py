@@ -1,4 +1,4 @@
-"""Whole-number arithmetic of attention programs: rounding shifts, tables and the bounds that keep it in 32 bits.
+"""Whole-number arithmetic of attention programs: rounding shifts, divisions, tables, and the bounds that keep 32 bits.
 
 This module needs numpy alone.
 """
@@ -21,14 +21,34 @@ TABLE = 1024  # entries of a table of logits: arguments from -8 to just below 8
 GAIN_BITS = 10  # of a gain's fraction: 1024 is 1
 
 
-def shifted(x: Ints, shift: int) -> Ints:
+def shifted(x: Ints | int, shift: Ints | int) -> Ints:
     """floor(x / 2^shift + 1/2): half up, for negative numbers too."""
-    return (x + (1 << shift >> 1)) >> shift
+    return np.asarray((x + (1 << shift >> 1)) >> shift)
+
+
+def divided(x: Ints, by: Ints) -> Ints:
+    """floor(x / by + 1/2) for by > 0, rounded as `shifted` does: floor((2 x + by) / (2 by))."""
+    return np.asarray((2 * x + by) // (2 * by))
+
+
+def rooted(x: Ints) -> Ints:
+    """floor(sqrt(x)) for 0 <= x < 2^31: float64 rounds the root of such a number to no whole number above it."""
+    return np.sqrt(x.astype(np.float64)).astype(np.int64)
+
+
+def bit_lengths(x: Ints) -> Ints:
+    """Bits of x >= 0: 0 of 0, 3 of 4."""
+    return np.frexp(x.astype(np.float64))[1].astype(np.int64)
 
 
 def looked_up(table: Ints, logits: Ints) -> Ints:
     """The entry of a table for logits in units of 1 / PER_LOGIT; what is beyond its ends takes the last entry."""
     return table[np.clip(logits + len(table) // 2, 0, len(table) - 1)]
+
+
+def fallen(table: Ints, drops: Ints) -> Ints:
+    """The entry of a table for drops >= 0 in units of 1 / PER_LOGIT; what is beyond its end takes the last entry."""
+    return table[np.minimum(drops, len(table) - 1)]
 
 
 def peak(values: Ints) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from export.network import LIF, Ints, Network
+from export.network import LIF, Attention, Ints, Network
 from sim import torch_engine
 from sim.recording import Recording
 
@@ -91,7 +91,9 @@ def spiking(network: Network) -> dict[str, str]:
 
 def readout_path(network: Network) -> str:
     """Path of the module whose outputs are the logits."""
-    return next(c.origin for c in network.connections if network.population(c.target).readout)
+    last = next(c for c in network.connections if network.population(c.target).readout)
+    source = network.population(last.source)
+    return source.origin if isinstance(source.program, Attention) else last.origin  # a relay is its layer's
 
 
 def classes(logits: npt.NDArray[np.floating[Any]]) -> Ints:

@@ -134,13 +134,13 @@ def _replacement(network: Network, path: str, module: nn.Module) -> nn.Module | 
     if isinstance(module, layers.TemporalShift):
         return ShiftIntegers(module.fixed_split, _code(network, path))
     if isinstance(module, layers.Conv2d | layers.Linear):
-        return _synapses(network, path)
+        return _relayed(network, path, _synapses(network, path))
     if isinstance(module, layers.PositionCode):
         return FixedPointCode(_code(network, path))
     if isinstance(module, layers.Recurrent):
         return FixedPointRecurrent(_layer(network, _recurrent(network, path)), _neuron(network, path))
     if isinstance(module, layers.LIF | LearnableNeuron | layers.MeanOverTime):
-        return _driven_neuron(network, path)
+        return _behind_own_synapses(network, path, _neuron(network, path))
     return None
 
 
@@ -158,8 +158,20 @@ class IntegerAttention(nn.Module):
 def _attention(network: Network, path: str) -> nn.Module:
     for population in network.populations:
         if population.origin == path and isinstance(population.program, Attention):
-            return IntegerAttention(population.program)
+            return _behind_own_synapses(network, path, IntegerAttention(population.program))
     return nn.Identity()  # folded into thresholds and weights
+
+
+def _relayed(network: Network, path: str, synapses: nn.Module) -> nn.Module:
+    """`synapses` in front of the relay that adds up what they bring, where there is one."""
+    relay = (p.program for p in network.populations if p.origin == path and isinstance(p.program, Attention))
+    return nn.Sequential(synapses, *map(IntegerAttention, relay))
+
+
+def _behind_own_synapses(network: Network, path: str, layer: nn.Module) -> nn.Module:
+    """`layer` behind the synapses that bring it spikes, where no layer of the model has them."""
+    own = any(c.origin == f"{path}.shortcut" for c in network.connections)
+    return nn.Sequential(_synapses(network, f"{path}.shortcut"), layer) if own else layer
 
 
 def _synapses(network: Network, path: str) -> nn.Module:
@@ -195,16 +207,6 @@ def _layer(network: Network, connection: Connection) -> nn.Module:
         return FixedPointLinear(weight)
     geometry = (synapses.stride, synapses.padding, synapses.dilation, synapses.groups, synapses.crop)
     return FixedPointConv2d(weight, *geometry)
-
-
-def _driven_neuron(network: Network, path: str) -> nn.Module:
-    """A neuron, behind the synapses that attention needs to reach it: no layer of the model has them."""
-    neuron = _neuron(network, path)
-    own = any(
-        c.origin == f"{path}.shortcut" and isinstance(network.population(c.source).program, Attention)
-        for c in network.connections
-    )
-    return nn.Sequential(_synapses(network, f"{path}.shortcut"), neuron) if own else neuron
 
 
 def _neuron(network: Network, path: str) -> FixedPointLIF:

@@ -7,7 +7,7 @@ from conftest import ints
 from hypothesis import strategies as st
 
 from export import limits
-from export.attention_programs import FrequencyGains
+from export.attention_programs import ContextGains, FrequencyGains, StepGains, UnitGains
 from export.network import LIF, Clock, Connection, Convolution, Dense, Gate, Network, Population, Source
 from export.programs import RESETS
 
@@ -167,6 +167,116 @@ def attention_network(seed: int, guard: int = 1, steps: int = 5) -> Network:
             Connection("skip", "", "gate1", "gate2", Convolution(even(rng, 4, 3, 3, 1, 1)), 0, shift + 1),
             Connection("own2", "", "gate2", "lif2", own, 0, ints([0] * 3)),
             Connection("out", "", "lif2", "readout", Dense(even(rng, 20, 3, 48)), 0, ints([0] * 3)),
+        ),
+    )
+
+
+def context_gains(rng: np.random.Generator, shape: tuple[int, ...]) -> ContextGains:
+    """A legal program with every kind of sign and shift, whose weights, hidden values and gains vary."""
+    channels, hidden = shape[0], int(rng.choice([1, 2, 3, 4, 4, 5]))
+    program = ContextGains(
+        limit=int(rng.choice([40, 300, 4000])),
+        bias=ints(rng.integers(-50, 50, [n if rng.random() < 0.5 else 1 for n in shape])),
+        input_shift=int(rng.integers(0, 3)),
+        gain_shift=int(rng.integers(9, 12)),
+        value_bits=int(rng.integers(4, 10)),
+        key=ints(rng.integers(-60, 60, channels)),
+        score_shift=int(rng.integers(8, 12)),
+        exp_table=ints(np.rint(np.exp(-np.arange(512) / 64) * rng.choice([1, 100, 1000]))),
+        squeeze=ints(rng.integers(-90_000, 90_000, (hidden, channels))),
+        squeeze_bias=ints(rng.integers(-50_000, 50_000, hidden)),
+        squeeze_shift=int(rng.integers(8, 11)),
+        centre_shift=int(rng.integers(0, 3)),
+        epsilon=int(rng.choice([1, 1 << 26, 1 << 28])),
+        scale=ints(rng.integers(-3000, 6000, hidden)),
+        shift=ints(rng.integers(-(1 << 22), 1 << 23, hidden)),
+        normal_shift=int(rng.integers(11, 14)),
+        excite=ints(rng.integers(-300, 300, (channels, hidden))),
+        excite_bias=ints(rng.integers(-3_000_000, 3_000_000, channels)),
+        logit_shift=int(rng.integers(14, 17)),
+        gain_table=ints(rng.integers(-300, 1600, 256)),
+    )
+    program.check(shape, 1, "a random program")
+    return program
+
+
+def step_gains(rng: np.random.Generator, shape: tuple[int, ...], steps: int) -> StepGains:
+    """A legal program for spikes that bring 2, whose gains vary with their number."""
+    hidden = int(rng.integers(1, 4))
+    program = StepGains(
+        limit=1,
+        bias=ints(np.zeros((1, 1, 1))),
+        input_shift=1,
+        gain_shift=int(rng.integers(0, 3)),
+        count_shift=int(rng.integers(0, 3)),
+        squeeze=ints(rng.integers(-40, 80, (hidden, steps))),
+        squeeze_bias=ints(rng.integers(-50, 400, hidden)),
+        hidden_shift=int(rng.integers(0, 3)),
+        excite=ints(rng.integers(-9, 9, (steps, hidden))),
+        excite_bias=ints(rng.integers(-500, 500, steps)),
+        logit_shift=int(rng.integers(0, 4)),
+        gain_table=ints(rng.integers(1, 60, 256)),
+    )
+    program.check(shape, steps, "a random program")
+    return program
+
+
+def staa_network(seed: int, guard: int = 1, steps: int = 5) -> Network:
+    """Two layers of STAA-SNN: context, neurons, step attention; a clock, a shortcut of gated spikes, a relay."""
+    rng = np.random.default_rng(seed)
+    gate = Gate(256, 8) if guard else None
+    maps = (3, 4, 4)
+    own = Convolution(ints(np.full((3, 1, 1, 1), 2)), groups=3)
+    first = 1 + guard
+    second = first + steps + 4 + guard  # when the second layer starts
+    none = ints([0] * 3)
+
+    def neurons(vth: int) -> LIF:
+        return LIF(4095, 700, ints(rng.integers(vth, 3 * vth, (3, 1, 1))), ints(0), 0, gate, RESETS[seed % 2])
+
+    def layer(number: int, start: int, vth: int) -> tuple[Population, ...]:
+        return (
+            Population(f"context{number}", f"c{number}", maps, start, context_gains(rng, maps)),
+            Population(f"lif{number}", "", maps, start + 1, neurons(vth)),
+            Population(f"step{number}", f"s{number}", maps, start + 2, step_gains(rng, maps, steps)),
+        )
+
+    def wires(number: int) -> tuple[Connection, ...]:
+        return (
+            Connection(f"own{number}", "", f"context{number}", f"lif{number}", own, 0, none),
+            Connection(f"spikes{number}", "", f"lif{number}", f"step{number}", own, 0, none),
+        )
+
+    late = ints([guard + d for d in (guard, 0, -guard)])
+    last = second + steps + 3
+    relay = UnitGains(limit=5000, bias=ints(rng.integers(-50, 50, 4)), input_shift=0, gain_shift=2)
+    return Network(
+        name="staa",
+        steps=steps,
+        period=steps + guard,
+        populations=(
+            Population("input", "", (2, 4, 4), first, Source(payload_bits=4)),
+            *layer(1, first + 1, 30),
+            Population("clock", "", (steps, 4, 4), second - 1, Clock()),
+            *layer(2, second, 30),
+            Population("sum", "head", (4,), last, relay),
+            Population("readout", "", (4,), last + 1, READOUT, readout=True),
+        ),
+        connections=(
+            Connection(
+                "in", "", "input", "context1", Convolution(even(rng, 20, 3, 2, 3, 3), padding=(1, 1)), 0, ints([0, 0])
+            ),
+            *wires(1),
+            Connection(
+                "near", "", "step1", "context2", Convolution(even(rng, 20, 3, 3, 3, 3), padding=(1, 1)), 0, late
+            ),
+            Connection("skip", "", "step1", "context2", own, 3, ints([guard] * 3)),
+            Connection(
+                "code", "", "clock", "context2", Convolution(even(rng, 90, 3, steps, 1, 1)), 0, ints([0] * steps)
+            ),
+            *wires(2),
+            Connection("head", "head", "step2", "sum", Dense(even(rng, 20, 4, 48)), 0, none),
+            Connection("out", "", "sum", "readout", Dense(2 * ints(np.eye(4))), 0, ints([0] * 4)),
         ),
     )
 

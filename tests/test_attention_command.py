@@ -84,7 +84,6 @@ def test_a_teacher_is_named_among_what_is_left_out() -> None:
         ((), "attention multiplies by what a whole window decides, which no weight can do (python -m export"),
         (("--attention", "quantize", "--heal", "1"), "--heal 1 needs --attention fold"),
         (("--attention", "quantize", "--test-samples", "0"), "--test-samples 0, must be at least 1"),
-        (("--attention", "quantize"), "GlobalContext block1.lif.context: this attention has no integer program yet"),
         (("--heal", "2"), "--heal 2 needs --attention fold"),
         ((*FOLD, "--heal", "-1"), "--heal -1, must be at least 0"),
         ((*FOLD, "--heal-rate", "0"), "--heal-rate 0.0, must be above 0"),
@@ -129,6 +128,26 @@ def test_quantise_and_run_and_plan(fsta: Path, tmp_path: Path, capsys: pytest.Ca
     assert "not a stock program of Lava or Loihi" in " ".join(capsys.readouterr().out.split())
     report = json.loads((run / runs.REPORT_JSON).read_text())
     assert "attention" in {population["kind"] for population in report["network"]["populations"]}
+
+
+def test_quantise_staa_and_run_and_plan(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("export", run, *QUANTISE) == 0
+    out = capsys.readouterr().out
+    assert "attention in integers, not a stock program" in out
+    for kind in ("ContextGains", "StepGains", "UnitGains"):
+        assert kind in out
+    data = json.loads((run / runs.ATTENTION).read_text())
+    gates = [f"block{i}.lif.{gate}" for i in (1, 2, 3) for gate in ("context", "step")]
+    assert [gate["id"] for gate in data["gates"]] == [*gates, "readout.sum"]
+    assert all(gate["error"] < 0.05 for gate in data["gates"])
+    assert call("sim", run, "--engines", "torch", "reference", "--samples", "40", "--lava-samples", "3") == 0
+    equal = json.loads((run / runs.EQUIVALENCE).read_text())
+    assert all(comparison["equal"] for comparison in equal["comparisons"])
+    assert len(equal["comparisons"][0]["populations"]) == 11
+    assert equal["accuracy"]["integer"] == [data["correct"][1]["integer"], 40]
+    capsys.readouterr()
+    assert call("deploy", run) == 0
+    assert "block1.lif.context, block1.lif.step, " in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -18,16 +18,18 @@ from test_passes import assert_same
 
 from deploy import chip as chips
 from deploy import cost, mapping, rules
-from export import execute, quantise_attention, whole
+from export import execute, whole
 from export import graph as g
 from export.attention import FrequencyAttention, gain
-from export.attention_programs import FrequencyGains, reach, respond
+from export.attention_programs import FrequencyGains, respond
+from export.attention_search import float_unit
 from export.formats.netx_writer import write_netx
 from export.formats.nir_writer import write_nir
 from export.graph import Graph
 from export.network import Attention, Network
 from export.passes.retime import retime
 from export.pipeline import PASSES, Compiled, compile_graph, lower_graph
+from export.quantise_frequency import frequency
 from export.store import read_network, write_network
 from export.trace import trace
 from sim import activity, equivalence, fast, lava, recorded, reference, torch_engine
@@ -117,7 +119,7 @@ def test_the_arithmetic_is_that_of_plain_loops_in_32_bits(seed: int) -> None:
     program = frequency_gains(rng, shape, steps)
     a_in = ints(rng.integers(-2000, 2000, (steps, 2, *shape)) * rng.choice([0.02, 0.2, 1]))
     answer = respond(program, a_in)
-    assert np.abs(answer).max() <= reach(program)
+    assert np.abs(answer).max() <= program.largest
     for sample in range(2):
         np.testing.assert_array_equal(answer[:, sample], obvious(program, a_in[:, sample]))
 
@@ -141,27 +143,25 @@ def test_the_largest_inputs_stay_in_32_bits_and_the_gains_near_the_float_ones(
     node = random_node(seed, 3, steps, size)
     scale, bias = rng.uniform(2e3, 4e4, 3), ints(rng.integers(-900, 900, (3, 1, 1)))
     bound = int(rng.choice([3_000, 1 << 15, 1 << 19]))
-    program = quantise_attention.frequency(node, shape, steps, scale, bias, bound + 900, 31_500)
+    program = frequency(node, shape, steps, scale, bias, bound + 900, 31_500)
     extreme = ints(rng.choice([-bound, bound], (steps, samples, *shape)))
     np.testing.assert_array_equal(respond(program, extreme)[:, 0], obvious(program, extreme[:, 0]))
     a_in = ints(rng.integers(-bound, bound, (steps, samples, *shape)) * loud)
     units = (a_in + bias) / scale.reshape(3, 1, 1)
-    sent = respond(program, a_in) * quantise_attention.float_unit(program, scale).reshape(3, 1, 1)
+    sent = respond(program, a_in) * float_unit(program, scale).reshape(3, 1, 1)
     wanted = units * gain(node, units)
     if size <= 1:
         assert np.sqrt(np.square(sent - wanted).mean() / np.square(wanted).mean()) < 0.05
-    assert reach(program) <= 31_500
+    assert program.largest <= 31_500
 
 
 def small_program() -> FrequencyGains:
     shape, scale = (3, 4, 3), np.full(3, 1e4)
-    return quantise_attention.frequency(random_node(0, 3, 3), shape, 3, scale, ints([[[0]]]), 9999, 31_500)
+    return frequency(random_node(0, 3, 3), shape, 3, scale, ints([[[0]]]), 9999, 31_500)
 
 
 def test_a_program_whose_largest_value_does_not_fit_is_refused_and_one_below_is_not() -> None:
-    program = quantise_attention.frequency(
-        random_node(0, 3, 3), (3, 4, 3), 3, np.full(3, 1e4), ints([[[0]]]), 9999, 31_500
-    )
+    program = frequency(random_node(0, 3, 3), (3, 4, 3), 3, np.full(3, 1e4), ints([[[0]]]), 9999, 31_500)
     program.check((3, 4, 3), 3, "gate")
     for name in ("mean", "common", "temporal", "kernels"):
         values = getattr(program, name)
@@ -186,9 +186,7 @@ def test_a_program_whose_largest_value_does_not_fit_is_refused_and_one_below_is_
     ],
 )
 def test_what_a_program_may_not_hold(change: dict[str, object], message: str) -> None:
-    program = quantise_attention.frequency(
-        random_node(0, 3, 3), (3, 4, 3), 3, np.full(3, 1e4), ints([[[0]]]), 9999, 31_500
-    )
+    program = frequency(random_node(0, 3, 3), (3, 4, 3), 3, np.full(3, 1e4), ints([[[0]]]), 9999, 31_500)
     with pytest.raises(UserError, match=message):
         replace(program, **change).check((3, 4, 3), 3, "gate")  # type: ignore[arg-type]
 
@@ -374,14 +372,6 @@ def test_what_has_no_attention_refuses_it_by_name(tmp_path: Path) -> None:
         writer.to_onnx(result.network)
 
 
-def test_kinds_without_a_program_are_refused_by_name() -> None:
-    graph = trace(lively("staa"), SPEC, STEPS, "staa")
-    with pytest.raises(
-        UserError, match=r"GlobalContext block1\.lif\.context: this attention has no integer program yet"
-    ):
-        compile_graph(lower_graph(graph, attention=True), time_first(random_frames(4)))
-
-
 def test_the_plan_names_what_it_does_not_count() -> None:
     _, _, result = compiled()
     network, x = result.network, ints(random_frames(2))
@@ -398,7 +388,8 @@ def test_the_plan_names_what_it_does_not_count() -> None:
     products = sum(p.program.products(p.shape, network.steps) for p in gates if isinstance(p.program, FrequencyGains))
     assert counts.attention_products == products > 0
     for energy in cost.energies(network, counts, chips.load("loihi2")):
-        assert f"The {products:,} multiplications of attention, its sums and tables are not counted." in energy.caveat
+        said = f"The {products:,} multiplications of attention, its sums, divisions and tables are not counted."
+        assert said in energy.caveat
     broken = rules.violations(network, mapping.plan(network, chips.load("loihi1")))
     assert {v.rule for v in broken} >= {"program", "graded spikes"}
 

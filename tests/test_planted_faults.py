@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from conftest import ints, recurrent_network
-from random_networks import attention_network
+from random_networks import attention_network, staa_network
 
 from export import limits
 from export.network import LIF, Clock, Connection, Convolution, Dense, Gate, Network, Population, Source
@@ -89,7 +89,13 @@ def attending() -> Network:
     return attention_network(7)
 
 
-NETWORKS = {"rules": rules, "extremes": extremes, "attention": attending, "recurrent": lambda: recurrent_network(3)}
+NETWORKS = {
+    "rules": rules,
+    "extremes": extremes,
+    "attention": attending,
+    "staa": lambda: staa_network(7),
+    "recurrent": lambda: recurrent_network(3),
+}
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,7 @@ FAULTS = {
     "attention a step late": Fault("if not _inside(step, self", "if not _inside(step - 1, self", "attention"),
     "attention sends its window backwards": Fault("self.answers.pop(0)", "self.answers.pop()", "attention"),
     "attention answers to this step alone": Fault("np.stack(self.taken)", "np.stack(self.taken[-1:] * 5)", "attention"),
+    "attention waits where its step is enough": Fault("if not program.waits:", "if step < 0:", "staa"),
     "clock a step late": Fault("frame[step] = 1", "frame[step - 1] = 1"),
     "window a step early": Fault(
         "population.sends(network.steps) + n * network.period",

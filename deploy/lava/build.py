@@ -37,7 +37,6 @@ from deploy.lava import layout, synapses
 from deploy.lava.processes.attention import Attention
 from deploy.lava.processes.lif_subtract import LIFSubtract
 from deploy.lava.processes.record import Record
-from export.attention_programs import reach
 from export.network import LIF, NO_CROP, Connection, Convolution, Gate, Ints, Network, Population, Source
 from export.network import Attention as AttentionProgram
 
@@ -141,9 +140,7 @@ def _connect(network: Network, connection: Connection, processes: Mapping[str, A
 
 def _payload_bits(source: Population) -> int:
     """Bits of a graded spike with its sign, 0 for binary spikes."""
-    if isinstance(source.program, AttentionProgram):
-        return reach(source.program).bit_length() + 1
-    return source.program.spike_bits if isinstance(source.program, Source) else 0
+    return source.program.spike_bits if isinstance(source.program, Source | AttentionProgram) else 0
 
 
 def _weight_options(exponent: int, payload_bits: int, mode: SignMode = SignMode.MIXED) -> dict[str, Any]:

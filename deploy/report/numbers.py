@@ -14,7 +14,6 @@ from deploy.report import formats
 from deploy.rules import Violation
 from deploy.synapses import fan_in, unique_weights
 from export import limits
-from export.attention_programs import reach
 from export.network import (
     LIF,
     Attention,
@@ -97,9 +96,7 @@ def _kind_of(population: Population) -> str:
 
 
 def _payload_bits(program: Program) -> int:
-    if isinstance(program, Attention):
-        return reach(program).bit_length() + 1
-    return program.spike_bits if isinstance(program, Source) else 1
+    return program.spike_bits if isinstance(program, Source | Attention) else 1
 
 
 def _connection(connection: Connection, network: Network, storage: str) -> dict[str, Any]:

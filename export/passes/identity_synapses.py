@@ -6,11 +6,12 @@ one sum. After this pass all that a neuron adds up are convolutions and dense la
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from export.graph import Add, Convolution, Dense, Driven, Graph, Node, Shape, fresh, summands
+from export.graph import Add, Convolution, Dense, Driven, Graph, Node, Shape, fresh
 from export.passes.unused import without_unused
 
 
@@ -19,11 +20,10 @@ def identity_synapses(graph: Graph) -> Graph:
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
         if isinstance(node, Driven):
-            current = nodes[node.inputs[0]]
-            names = summands(nodes, current)
-            place = (current.origin if isinstance(current, Add) else "") or node.origin or node.id
-            inputs = tuple(_synapse(nodes, graph, name, place) for name in names)
+            current, place = nodes[node.inputs[0]], node.origin or node.id
+            inputs = tuple(_synapse(nodes, graph, name, sum_at) for name, sum_at in _summands(nodes, current, place))
             if len(inputs) > 1:
+                place = (current.origin if isinstance(current, Add) else "") or place
                 total = Add(f"{node.id}.current", place, inputs)
                 nodes[total.id] = total
                 inputs = (total.id,)
@@ -31,6 +31,15 @@ def identity_synapses(graph: Graph) -> Graph:
         else:
             nodes[node.id] = node
     return without_unused(graph.with_nodes(list(nodes.values())))
+
+
+def _summands(nodes: Mapping[str, Node], node: Node, place: str) -> Iterator[tuple[str, str]]:
+    """What `node` adds up, sums of sums taken apart, each with the place of its own sum, else `place`."""
+    if not isinstance(node, Add):
+        yield node.id, place
+        return
+    for name in node.inputs:
+        yield from _summands(nodes, nodes[name], node.origin or place)
 
 
 def _synapse(nodes: dict[str, Node], graph: Graph, name: str, place: str) -> str:
