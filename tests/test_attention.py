@@ -32,14 +32,16 @@ SPEC = DataSpec("random", (2, 8, 8), 5, 15, (7.0, 7.0), (5.0, 5.0))
 STEPS = 3
 
 
-def lively(attention: AttentionName, model: ModelName = "small-conv", width: float = 0.5) -> models.Classifier:
+def lively(
+    attention: AttentionName, model: ModelName = "small-conv", width: float = 0.5, spec: DataSpec = SPEC
+) -> models.Classifier:
     """A model with temporal shift in which every layer fires and every gate varies with sample, step and place."""
     torch.manual_seed(1)
     neuron: NeuronName = "adaptive-lif" if attention == "staa" else "lif"
     config = ModelConfig(
         model=model, neuron=neuron, attention=attention, temporal_shift=True, time_steps=STEPS, width=width
     )
-    built = models.build(config, SPEC).double()
+    built = models.build(config, spec).double()
     for module in built.modules():
         match module:
             case nn.BatchNorm2d():
