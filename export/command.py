@@ -20,7 +20,7 @@ from export.formats.nir_writer import write_nir
 from export.graph import Accumulate, Floats, Graph, Input
 from export.network import LIF, Attention, Driven, Network
 from export.passes.fold_attention import Gate
-from export.pipeline import Compiled, compile_graph, final, lower_graph
+from export.pipeline import Compiled, compile_graph, final, left_out, lower_graph
 from export.quantise import Granularity, PerChannel, PerLayer, Signed
 from export.quantising import Quantising
 from export.quantising import report as report_quantised
@@ -212,6 +212,8 @@ def export_graph(
     if not given:
         samples = calibration.shape[1]
         console.print(f"scales searched on {samples} samples; agreement: spikes and silences as in the float model")
+    for where in left_out(compiled):
+        console.print(f"left out, every weight rounds to zero: {where}", markup=False)
     console.print(_summary(network))
     console.print(f"wrote {folder / runs.NETWORK}")
     return compiled

@@ -28,6 +28,7 @@ from export.passes.retime import retime
 from export.passes.shift_of_currents import shift_of_currents
 from export.passes.shift_to_delays import shift_to_delays
 from export.quantise import Granularity, PerChannel, Signed
+from export.terms import terms
 from train.errors import UserError
 from train.quantise.coding import Choice, CodingName
 
@@ -118,3 +119,10 @@ def compile_graph(
     said = stages[gather_currents.__name__]  # NIR has no clocks, and its synaptic currents take a bias as it is
     stages = {**stages, code_input.__name__: coded, "retime": retimed}
     return Compiled(stages, retime(said, NIR_SYNAPSE_STEPS), network, chosen)
+
+
+def left_out(compiled: Compiled) -> tuple[str, ...]:
+    """The synapses whose weights all became zero in integers, so that the network has no such connection."""
+    graph, found = compiled.stages["retime"], {c.id for c in compiled.network.connections}
+    drivers = [term.synapse for node in graph.windowed() for term in terms(graph, node)]
+    return tuple(synapse.where for synapse in drivers if synapse.id not in found)

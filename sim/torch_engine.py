@@ -109,7 +109,8 @@ def quantise_model(network: Network, model: nn.Module) -> nn.Module:
         if any(path.startswith(f"{parent}.") for parent in done):
             continue  # part of a layer that was replaced as a whole
         if isinstance(module, BasicBlock) and module.shortcut is None:
-            quantised.get_submodule(path).shortcut = _synapses(network, f"{path}.shortcut")
+            own = any(c.origin == f"{path}.shortcut" for c in network.connections)  # not if all its weights became zero
+            quantised.get_submodule(path).shortcut = _synapses(network, f"{path}.shortcut") if own else NoCurrent()
         replacement = _replacement(network, path, module)
         if replacement is not None:
             parent, _, name = path.rpartition(".")
@@ -142,6 +143,13 @@ def _replacement(network: Network, path: str, module: nn.Module) -> nn.Module | 
     if isinstance(module, layers.LIF | LearnableNeuron | layers.MeanOverTime):
         return _behind_own_synapses(network, path, _neuron(network, path))
     return None
+
+
+class NoCurrent(nn.Module):
+    """Synapses that are not there: zeros of the shape of what arrives."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
 
 
 class IntegerAttention(nn.Module):
