@@ -54,13 +54,13 @@ def table(network: Network, plan: Plan) -> Table:
     result = Table(
         title=escape(f"{network.name} on {plan.chip.title}"), title_justify="left", show_footer=True, box=SIMPLE
     )
-    result.add_column("population", "all")
+    result.add_column("population", "all", overflow="fold")
     placements = plan.placements
-    result.add_column("neurons", f"{sum(p.neurons for p in placements):,}", justify="right")
-    result.add_column("synapses", f"{sum(p.synapses for p in placements):,}", justify="right")
+    result.add_column("neurons", f"{sum(p.neurons for p in placements):,}", justify="right", no_wrap=True)
+    result.add_column("synapses", f"{sum(p.synapses for p in placements):,}", justify="right", no_wrap=True)
     memory = formats.memory(sum(p.memory_bits for p in placements))
-    result.add_column("memory", memory, justify="right")
-    result.add_column("cores", f"{plan.cores:,}", justify="right")
+    result.add_column("memory", memory, justify="right", no_wrap=True)
+    result.add_column("cores", f"{plan.cores:,}", justify="right", no_wrap=True)
     result.add_column("fullest core", justify="right", no_wrap=True)
     for placement in placements:
         fullest = max(placement.uses, key=lambda use: use.fraction)

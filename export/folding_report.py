@@ -32,7 +32,7 @@ def report(folded: Folded, final: Network | None, run: Path) -> None:
 def accuracy(versions: Sequence[Version], samples: int) -> Table:
     """Versions of a model and how many of the test samples each answers rightly, in float and in integers."""
     table = Table(title=f"accuracy on {samples} test samples", title_justify="left", box=SIMPLE)
-    table.add_column("network", no_wrap=True)
+    table.add_column("network", overflow="fold")
     for column in ("float", "integer"):
         table.add_column(column, justify="right")
     for version in versions:
@@ -43,7 +43,7 @@ def accuracy(versions: Sequence[Version], samples: int) -> Table:
 
 def _gates(folded: Folded) -> Table:
     table = Table(title="folded to means of the calibration samples", title_justify="left", box=SIMPLE)
-    table.add_column("gate", no_wrap=True)
+    table.add_column("gate", overflow="fold")
     for column in ("mean", "range", "samples", "steps", "kept"):
         table.add_column(column, justify="right", no_wrap=True)
     for gate, agreement in folded.lost:

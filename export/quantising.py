@@ -69,7 +69,7 @@ def _error(network: Network, population: Population) -> float:
 
 def _gates(network: Network) -> Table:
     table = Table(title="attention in integers, not a stock program", title_justify="left", box=SIMPLE)
-    table.add_column("gate", no_wrap=True)
+    table.add_column("gate", overflow="fold")
     for column in ("program", "products a sample", "error"):
         table.add_column(column, justify="right", no_wrap=True)
     for p in _attending(network):

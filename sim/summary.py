@@ -74,7 +74,7 @@ def show_recorded(found: Recorded, samples: int) -> None:
 def _show_float(floats: Sequence[LayerAgreement], probed: Probe) -> None:
     """The float model against the integer network, layer by layer, and where the loss begins."""
     table = Table(title="float model against integer network", title_justify="left", box=SIMPLE)
-    table.add_column("population", no_wrap=True)
+    table.add_column("population", overflow="fold")
     right = "accuracy with integers up to here" if probed.labelled else "answers kept with integers up to here"
     for column in ("agreement", "its own", "counts differ", right):
         table.add_column(column, justify="right")
@@ -96,7 +96,7 @@ def show(
     if comparisons:
         driven = sum(isinstance(p.program, Driven) for p in network.populations)
         table = Table(title=f"{network.name}: every population, step and sample", title_justify="left", box=SIMPLE)
-        table.add_column("engines", no_wrap=True)
+        table.add_column("engines", overflow="fold")  # figures keep their digits where a row is long
         for column in ("samples", "steps", "layers", "spikes", "compared", "differ"):
             table.add_column(column, justify="right", no_wrap=True)
         for c in comparisons:
