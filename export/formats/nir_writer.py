@@ -208,9 +208,10 @@ def _node(node: Node, graph: Graph, dt: float) -> Any:
             return nir.Delay(np.broadcast_to(per_channel * dt, shape).astype(np.float64).copy())
     if isinstance(node, Clock):
         raise UserError(
-            "NIR has no windows, at whose ends a shifted current has another bias",
+            "NIR has no clock, and this differs from step to step of a window (a position code, or the bias of a "
+            "shifted current at the ends)",
             where=node.where,
-            hint="train with the temporal shift at another place (--shift-position)",
+            hint="for a shift, train with another --shift-position",
         )
     raise UserError("NIR has no such node", where=node.where, hint="fold or remove it before writing NIR")
 
