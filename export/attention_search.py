@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from export import limits, proof, quantise
+from export import limits, quantise
 from export.attention import Attention as Node
 from export.attention import FrequencyAttention, GlobalContext, Relay, StepAttention, gain
 from export.attention_programs import Attention, UnitGains, respond
-from export.candidate import exponents, integers
+from export.candidate import integers, synapses
 from export.coefficients import output_shift
 from export.gains import LARGEST_INPUT
 from export.graph import Accumulate, Clock, Convolution, Floats, Gating, Graph, Neuron
@@ -143,19 +143,11 @@ def _one_each(layer: Layer) -> bool:
 
 def _weights(layer: Layer, scale: Floats, grid: Signed) -> tuple[tuple[Weights, ...], Ints, Ints] | None:
     """The integers of every term, and the bounds of a_in of every neuron; None where they do not fit."""
-    shifts = exponents(layer, scale, grid)
-    if shifts is None:
+    found = synapses(layer, scale, scale, grid)
+    if found is None:
         return None
-    weights = tuple(
-        quantise.quantise_weights(t.synapse.weight, scale, exponent, grid)
-        for t, exponent in zip(layer.terms, shifts, strict=True)
-    )
-    drivers = [
-        proof.Driver(t.synapse, w.values, w.exponent, x.shape[2:], payload)
-        for t, w, x, payload in zip(layer.terms, weights, layer.inputs, layer.payloads, strict=True)
-    ]
-    low, high = proof.current_bounds(drivers)
-    return (weights, low, high) if max(-int(low.min()), int(high.max())) < LARGEST_INPUT else None
+    _, low, high = found
+    return found if max(-int(low.min()), int(high.max())) < LARGEST_INPUT else None
 
 
 def _chosen(

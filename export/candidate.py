@@ -73,10 +73,15 @@ def program(layer: Layer, scale: Floats, grid: Signed) -> LIF | None:
     )
 
 
-def integers(layer: Layer, scale: Floats, top: Floats, grid: Signed) -> Integers | None:
-    """The population at `scale`; None if a range or the overflow proof does not allow it."""
-    shifts, neuron = exponents(layer, top, grid), program(layer, scale, grid)
-    if shifts is None or neuron is None:
+def synapses(layer: Layer, scale: Floats, top: Floats, grid: Signed) -> tuple[tuple[Weights, ...], Ints, Ints] | None:
+    """The weights of every term at `scale`, and the bounds of every neuron's a_in; None if the chip has no exponent.
+
+    Args:
+        scale: (C,) units of a_in per unit of the float current.
+        top: (C,) the largest scale that a weight exponent must hold.
+    """
+    shifts = exponents(layer, top, grid)
+    if shifts is None:
         return None
     weights = tuple(
         quantise.quantise_weights(term.synapse.weight, scale, exponent, grid)
@@ -86,8 +91,17 @@ def integers(layer: Layer, scale: Floats, top: Floats, grid: Signed) -> Integers
         proof.Driver(t.synapse, w.values, w.exponent, x.shape[2:], payload)
         for t, w, x, payload in zip(layer.terms, weights, layer.inputs, layer.payloads, strict=True)
     ]
+    return weights, *proof.current_bounds(drivers)
+
+
+def integers(layer: Layer, scale: Floats, top: Floats, grid: Signed) -> Integers | None:
+    """The population at `scale`; None if a range or the overflow proof does not allow it."""
+    found, neuron = synapses(layer, scale, top, grid), program(layer, scale, grid)
+    if found is None or neuron is None:
+        return None
+    weights, low, high = found
     readout = isinstance(layer.node, Accumulate)
-    proved = proof.prove(neuron, *proof.current_bounds(drivers), layer.steps, gated=layer.gated, readout=readout)
+    proved = proof.prove(neuron, low, high, layer.steps, gated=layer.gated, readout=readout)
     return None if proved is None else Integers(scale, weights, *proved)
 
 

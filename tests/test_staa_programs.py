@@ -20,11 +20,10 @@ from hypothesis import strategies as st
 from lava_witness import run_all
 from random_networks import context_gains, payloads, staa_network, step_gains
 from test_attention import SPEC, STEPS, lively, random_frames, time_first
-from test_attention_programs import Word, look
+from test_attention_programs import Word, assert_planned, look
 from test_passes import assert_same
 
-from deploy import chip as chips
-from deploy import cost, mapping, rules
+from deploy import rules
 from export import context_gains as context_gains_module
 from export import graph as g
 from export import step_gains as step_gains_module
@@ -44,7 +43,7 @@ from export.quantise_context import context
 from export.quantise_step import step
 from export.store import read_network, write_network
 from export.trace import trace
-from sim import activity, equivalence, fast, lava, reference, torch_engine
+from sim import equivalence, fast, lava, reference, torch_engine
 from train import layers
 from train.errors import UserError
 
@@ -558,14 +557,4 @@ def test_the_plan_names_what_it_does_not_count() -> None:
     (line,) = rules.not_stock(network)
     assert line.startswith("Attention in block1.lif.context, block1.lif.step, ")
     assert "readout.sum: not a stock program" in line
-    plan = mapping.plan(network, chips.load("loihi2"))
-    gates = [p for p in network.populations if isinstance(p.program, Attention)]
-    placed = {p.population: p for p in plan.placements}
-    for gate in gates:
-        ring = gate.size * network.steps * chips.load("loihi2").storage.accumulator_bits.value
-        assert placed[gate.id].memory_bits > ring * gate.waits
-    counts = cost.count(network, activity.measure(network, fast.run(network, x), x, {}))
-    products = sum(p.program.products(p.shape, network.steps) for p in gates if isinstance(p.program, Gains))
-    assert counts.attention_products == products > 0
-    broken = rules.violations(network, mapping.plan(network, chips.load("loihi1")))
-    assert {v.rule for v in broken} >= {"program", "graded spikes"}
+    assert_planned(network, x)

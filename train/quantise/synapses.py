@@ -6,7 +6,7 @@ of the float membrane potential, one for each output channel, fixed when the flo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +44,6 @@ class Numbers:
     limit: Tensor
     low: Tensor
     high: Tensor
-
-    def of_rows(self, count: int) -> Numbers:
-        """Those of the first `count` output channels."""
-        return replace(self, scale=self.scale[:count], limit=self.limit[:count])
 
 
 @dataclass(frozen=True)
