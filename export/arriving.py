@@ -1,7 +1,8 @@
-"""Connections as the event kernel takes them: which rows of weights a spike adds, and to which neurons.
+"""Connections as the kernel of spikes takes them: which rows of weights they add, and to which neurons.
 
 Everything is in channels-last order. A row of a convolution's kernel covers inputs that lie side by side, so each
-output position adds up a few runs of them, its segments; a dense layer is one position with one segment.
+output position adds up a few runs of them, its segments; a dense layer is one position with one segment. Small kernels
+go by patterns (`export.patterns`), all others by events: a row for each spike.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import numpy.typing as npt
 
 from export.connections import Crop, in_channels_last
 from export.network import Connection, Dense, Ints, Network, Population, Synapses
+from export.patterns import patterns
 from train.kernels import loihi
+from train.kernels.loihi_compiled import NARROW, WIDE
 
 Pair: TypeAlias = tuple[int, int]
 SHORT, LONG = np.iinfo(np.int16).max, np.iinfo(np.int32).max
@@ -29,10 +32,11 @@ class Table:
     segments: npt.NDArray[np.int32]
     outputs: int
     rows: npt.NDArray[np.int16]
+    patterns: bool = False
 
     def arriving(self, spikes: npt.NDArray[np.uint8]) -> loihi.Arriving:
         """With spikes, uint8 [B, T, inputs]."""
-        return loihi.Arriving(spikes, self.unit, self.segments, self.outputs, self.rows)
+        return loihi.Arriving(spikes, self.unit, self.segments, self.outputs, self.rows, self.patterns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,11 @@ class Tables:
     tables: tuple[Table, ...]
     exponent: int
     sums: type
+
+    @property
+    def by_events(self) -> bool:
+        """Whether the time depends on how many spikes there are."""
+        return not all(table.patterns for table in self.tables)
 
 
 def tables(connections: Sequence[Connection], network: Network, target: Population) -> Tables | None:
@@ -75,6 +84,10 @@ def _table(synapses: Synapses, weight: Ints, source: tuple[int, ...], target: tu
         outputs, inputs = weight.shape
         return Table(inputs, np.asarray([[[0, 1, 1]]], dtype=np.int32), outputs, _rows(weight.T))
     weight = _ungrouped(weight, synapses.groups)
+    looked_up = patterns(synapses, weight, source, target)
+    if looked_up is not None:
+        segments, rows = looked_up
+        return Table(source[0], segments, len(weight), rows, patterns=True)
     rows = _rows(weight.transpose(2, 3, 1, 0).reshape(-1, len(weight)))  # by kernel row, kernel column, channel
     kernel = (weight.shape[2], weight.shape[3])
     geometry = (kernel, synapses.stride, synapses.padding, synapses.dilation, synapses.crop)
@@ -93,7 +106,7 @@ def _ungrouped(weight: Ints, groups: int) -> Ints:
 def _rows(weight: Ints) -> npt.NDArray[np.int16]:
     """Rows (inputs, outputs) behind one of zeros, filled up to whole blocks."""
     inputs, outputs = weight.shape
-    block = loihi.WIDE if outputs > loihi.WIDE else loihi.NARROW
+    block = WIDE if outputs > WIDE else NARROW
     rows = np.zeros((1 + inputs, -(-outputs // block) * block), dtype=np.int16)
     rows[1:, :outputs] = weight
     return rows

@@ -4,8 +4,9 @@ A feed-forward network needs no machine clock. Within windows, target step i mee
 i + start_target - start_source - 1 - delay, and everything outside a window is silent (gates and guard steps see to
 that), so each population sees whole windows of those before it. It runs in one of three ways, which give the same:
 
-* By events (CPU, few spikes): for each sample and step the weights of the spikes that arrive are added up and the
-  neurons take their step, all in the cache (`export.arriving`, `train.kernels.loihi`).
+* On spikes (CPU): for each sample and step the weights of the spikes that arrive are added up and the neurons take
+  their step, all in the cache (`export.arriving`, `train.kernels.loihi`): small kernels by patterns of spikes, whose
+  sums are looked up, others by events, a row of weights for each spike, where there are few.
 * By currents: one convolution or matrix product over the images of a few steps, then the neurons over these steps
   (`export.neurons`). Sums run in float32 where a bound from the weights proves them exact (below 2^24), else in
   float64.
@@ -111,7 +112,7 @@ class _Prepared:
     Attributes:
         weights: connection id -> weights in the narrowest float that is exact, dense ones in channels-last order.
         peaks: population id -> |a_in| cannot be larger.
-        tables: population id -> its connections as the event kernel takes them, made when it has use for them.
+        tables: population id -> its connections as the kernel of spikes takes them, made when it has use for them.
     """
 
     network: Network
@@ -236,10 +237,10 @@ def _attend(network: Network, prepared: _Prepared, population: Population, arriv
 def _run_window(prepared: _Prepared, population: Population, arriving: Sums, output: Output) -> None:
     """A population that only those before it drive."""
     samples, steps = output.spikes.shape[:2]
-    tables = _by_events(prepared, population, arriving, samples * steps)
+    tables = _tables(prepared, population, arriving, samples * steps)
     if tables is not None:
         parts = tuple(t.arriving(as_bytes(x)) for t, x in zip(tables.tables, arriving.values(), strict=True))
-        neurons.on_spikes(population, output, parts, tables.exponent, tables.sums)
+        neurons.on_spikes(population, output, prepared.peaks[population.id], parts, tables.exponent, tables.sums)
         return
     chunk = max(1, CURRENTS // (samples * population.size))
     run = neurons.on_currents(population, output, prepared.peaks[population.id])
@@ -285,22 +286,28 @@ def _coded(program: Source, batch: Ints, channels: int) -> Tensor:
     return coded.to(_narrowest(reach.peak)).contiguous()
 
 
-def _by_events(prepared: _Prepared, population: Population, arriving: Sums, images: int) -> Tables | None:
-    """How to run it by events; None where that is not possible, or not faster."""
+def _tables(prepared: _Prepared, population: Population, arriving: Sums, images: int) -> Tables | None:
+    """How to run it on the spikes that arrive; None where that is not possible, or not faster."""
     synapses = sum(c.synapses.weight[0].size for c in arriving) * population.size
     if prepared.device.type != "cpu" or not synapses or synapses * images < EVENTS_FROM:
         return None
     if any(x.dtype is not torch.bool for x in arriving.values()):
         return None
-    for x in arriving.values():
-        seen = x[:: 1 + len(x) // SEEN]
-        if np.count_nonzero(seen.numpy()) > EVENTS_BELOW * seen.numel():
-            return None
     if population.id not in prepared.tables:
         from export.arriving import tables  # loads Numba
 
         prepared.tables[population.id] = tables(tuple(arriving), prepared.network, population)
-    return prepared.tables[population.id]
+    found = prepared.tables[population.id]
+    return None if found is None or (found.by_events and _busy(arriving)) else found
+
+
+def _busy(arriving: Sums) -> bool:
+    """Whether any of them brings so many spikes that currents are faster than events."""
+    for x in arriving.values():
+        seen = x[:: 1 + len(x) // SEEN]
+        if np.count_nonzero(seen.numpy()) > EVENTS_BELOW * seen.numel():
+            return True
+    return False
 
 
 def _currents(prepared: _Prepared, population: Population, arriving: Sums, like: Tensor, steps: slice) -> Tensor:

@@ -44,19 +44,19 @@ def on_currents(population: Population, output: Output, peak: int) -> Update:
     """
     match way(output.spikes.device, output.spikes.numel()):
         case "compiled":
-            return _compiled(population, output)
+            return _compiled(population, output, peak)
         case "triton":
             return _triton(population, output, peak)
     return _step_by_step(State(population, output, peak))
 
 
 def on_spikes(
-    population: Population, output: Output, arriving: tuple[Arriving, ...], exponent: int, sums: type
+    population: Population, output: Output, peak: int, arriving: tuple[Arriving, ...], exponent: int, sums: type
 ) -> None:
     """Run a whole window by events, compiled for the CPU; arguments as in `loihi.layer`."""
     from train.kernels import loihi
 
-    cells = _cells(population)
+    cells = _cells(population).narrowest(peak)
     state = cells.at_rest(len(output.spikes))
     loihi.layer(cells, arriving, exponent, state, as_bytes(output.spikes), _flat(output.membrane), sums)
 
@@ -92,10 +92,10 @@ def _cells(population: Population) -> Neurons:
     return cells_of(vth, bias, dv, du, channels_last(population.shape), subtract=program.reset == "subtract")
 
 
-def _compiled(population: Population, output: Output) -> Update:
+def _compiled(population: Population, output: Output, peak: int) -> Update:
     from train.kernels import loihi
 
-    cells = _cells(population)
+    cells = _cells(population).narrowest(peak)
     state, spikes, membrane = cells.at_rest(len(output.spikes)), as_bytes(output.spikes), _flat(output.membrane)
     return lambda current, begin: loihi.scan(cells, current.flatten(2).numpy(), state, spikes, membrane, begin)
 

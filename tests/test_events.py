@@ -1,8 +1,9 @@
-"""What the engine compiles: sums by events, and neurons: exact against whole-number arithmetic, and inside networks."""
+"""What the engine compiles: sums by events and by patterns, and neurons: exact against whole-number arithmetic, and
+inside networks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,17 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import networks, payloads
 
-from export import arriving, execute, limits, neurons
+from export import arriving, execute, limits, neurons, patterns
 from export.network import LIF, Connection, Convolution, Dense, Network, Population, Source
 from sim import fast, reference
 from sim.pytest_plugin import assert_spikes_equal
-from train.kernels import fixed_point, loihi
+from train.kernels import cells, fixed_point, loihi
+from train.kernels.loihi_compiled import TILE
 
 NEVER = 1 << 62
 
 
 def watched_sums(connections: tuple[Connection, ...], network: Network, spikes: list[np.ndarray]) -> np.ndarray:
-    """a_in by events, read off neurons that keep nothing and never fire: int64 [B, T, *shape]."""
+    """a_in from the spikes that arrive, read off neurons that keep nothing and never fire: int64 [B, T, *shape]."""
     target = network.populations[-1]
     tables = arriving.tables(connections, network, target)
     assert tables is not None
@@ -53,6 +55,7 @@ def two_layers(
     return Network("sums", populations, connections, 3, 3)
 
 
+@pytest.mark.parametrize("way", ["events", "patterns"])
 @given(
     seed=st.integers(0, 10_000),
     channels=st.sampled_from([1, 2, 3, 8, 16, 24]),
@@ -66,7 +69,8 @@ def two_layers(
     rate=st.sampled_from([0.0, 0.1, 0.6, 1.0]),
 )
 @settings(max_examples=60, deadline=None)
-def test_convolutions_by_events_are_exact(
+def test_convolutions_of_spikes_are_exact(
+    way: str,
     seed: int,
     channels: int,
     outputs: int,
@@ -88,7 +92,8 @@ def test_convolutions_by_events_are_exact(
     shape = synapses.output_shape((channels, int(height), int(width)))
     network = two_layers((channels, int(height), int(width)), shape, [synapses, synapses], [2, 1])
     x = rng.random((2, 3, channels, height, width)) < rate
-    found = watched_sums(network.connections, network, [x, x[::-1]])
+    with only(way):
+        found = watched_sums(network.connections, network, [x, x[::-1]])
     for sample, step in np.ndindex(2, 3):
         once, again = (reference._convolve(synapses, ints(image[sample, step])) for image in (x, x[::-1]))
         np.testing.assert_array_equal(found[sample, step], (once << 2) + (again << 1))
@@ -144,24 +149,26 @@ def test_rows_of_more_than_16_bits_are_not_for_events() -> None:
 
 @given(
     seed=st.integers(0, 1000),
-    neurons=st.sampled_from([1, 7, loihi.TILE, loihi.TILE + 1]),
+    neurons=st.sampled_from([1, 7, TILE, TILE + 1]),
     dv=st.sampled_from([0, 1, 410, 4095]),
     du=st.sampled_from([-1, 0, 700, 4095]),
     reach=st.sampled_from([40, 131_072, 1 << 23, 1 << 30]),
     dtype=st.sampled_from([np.float32, np.float64, np.int16, np.int32]),
     subtract=st.booleans(),
     cut=st.integers(0, 5),
+    narrow=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
 def test_the_scan_is_the_plain_neuron_and_carries_its_state(
-    seed: int, neurons: int, dv: int, du: int, reach: int, dtype: type, subtract: bool, cut: int
+    seed: int, neurons: int, dv: int, du: int, reach: int, dtype: type, subtract: bool, cut: int, narrow: bool
 ) -> None:
-    """Spikes and membrane potential, in two parts, where currents wrap and potentials clip; every dtype of currents."""
+    """In two parts, where currents wrap and potentials clip; every dtype of currents; 64 bits, and 32 if enough."""
     rng = np.random.default_rng(seed)
     reach = min(reach, 32767 if dtype is np.int16 else 1 << 23 if dtype is np.float32 else reach)
     current = rng.integers(-reach, reach, (2, 5, neurons))
     vth, bias = rng.integers(0, min(2 * reach, limits.VTH_LIMIT), neurons), rng.integers(-(1 << 19), 1 << 19, neurons)
     cells = loihi.neurons(vth, bias, dv, du, (neurons,), subtract=subtract)
+    cells = cells.narrowest(reach) if narrow else cells
     state = cells.at_rest(2)
     fired, membrane = np.full(current.shape, 9, dtype=np.uint8), np.zeros(current.shape, dtype=np.int64)
     for steps in (slice(0, cut), slice(cut, 5)):
@@ -173,16 +180,22 @@ def test_the_scan_is_the_plain_neuron_and_carries_its_state(
     np.testing.assert_array_equal(membrane, potential.numpy().swapaxes(0, 1))
 
 
-WAYS = {"events": (0, 0, 1.0), "currents": (NEVER, 0, 0.0), "steps": (NEVER, NEVER, 0.0)}
+WAYS = {
+    "events": (0, 0, 1.0, 0),
+    "patterns": (0, 0, 1.0, NEVER),
+    "currents": (NEVER, 0, 0.0, 0),
+    "steps": (NEVER, NEVER, 0.0, 0),
+}
 
 
 @contextmanager
 def only(way: str) -> Iterator[None]:
     """All populations that can run in one way do so; currents of one step at a time, two samples at a time."""
-    events, compiled, below = WAYS[way]
+    events, compiled, below, tables = WAYS[way]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execute, "EVENTS_FROM", events)
         patch.setattr(execute, "EVENTS_BELOW", below)
+        patch.setattr(patterns, "LARGEST", tables)
         patch.setattr(neurons, "COMPILED_FROM", compiled)
         patch.setattr(execute, "CURRENTS", 1)
         patch.setattr(execute, "BATCH", 2)
@@ -208,8 +221,42 @@ def equal_to_reference(network: Network, inputs: np.ndarray) -> None:
     np.testing.assert_array_equal(slow.membrane["readout"], quick.membrane["readout"])
 
 
-def test_a_shifted_segment_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A planted fault: one segment adds the rows of its neighbour."""
+def shifted_segment(patch: pytest.MonkeyPatch) -> None:
+    """One segment adds the rows of its neighbour."""
+    segments = arriving._segments
+
+    def faulty(*arguments: object) -> np.ndarray:
+        found = segments(*arguments)  # type: ignore[arg-type]
+        found[17, 1, 2] += 1
+        return found
+
+    patch.setattr(arriving, "_segments", faulty)
+
+
+def unmasked_edge(patch: pytest.MonkeyPatch) -> None:
+    """One position at the left edge sees the end of the row above."""
+    segment = patterns._segment
+
+    def faulty(*arguments: object) -> np.ndarray:
+        found = segment(*arguments)  # type: ignore[arg-type]
+        found[12, 1] = found[13, 1]
+        found[12, 0] = found[13, 0] - 8
+        return found
+
+    patch.setattr(patterns, "_segment", faulty)
+
+
+def wrong_32_bits(patch: pytest.MonkeyPatch) -> None:
+    """Half the product of a decay is lost, as 32 bits would lose it."""
+    patch.setattr(cells.Neurons, "narrowest", lambda self, peak: replace(self, keep_v=self.keep_v & ~255))
+
+
+@pytest.mark.parametrize(
+    ("way", "plant"), [("events", shifted_segment), ("patterns", unmasked_edge), ("patterns", wrong_32_bits)]
+)
+def test_planted_faults_are_caught(
+    way: str, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     synapses = Convolution(ints(2 * rng.integers(-9, 10, (8, 8, 3, 3))), padding=(1, 1))
     network = two_layers((8, 6, 6), (8, 6, 6), [synapses], [0])
@@ -218,16 +265,9 @@ def test_a_shifted_segment_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network("fault", (network.populations[0], population), network.connections, 3, 3)
     inputs = ints(rng.random((4, 3, 8, 6, 6)) < 0.2)
     slow = reference.run(network, inputs)
-    with only("events"):
+    with only(way):
         assert_spikes_equal(network, fast.run(network, inputs), slow, inputs)
-    segments = arriving._segments
-
-    def faulty(*arguments: object) -> np.ndarray:
-        found = segments(*arguments)  # type: ignore[arg-type]
-        found[17, 1, 2] += 1
-        return found
-
-    monkeypatch.setattr(arriving, "_segments", faulty)
+    plant(monkeypatch)
     network = replace(network)  # what is prepared is kept for the same one
-    with only("events"), pytest.raises(AssertionError):
+    with only(way), pytest.raises(AssertionError):
         assert_spikes_equal(network, fast.run(network, inputs), slow, inputs)

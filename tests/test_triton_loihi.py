@@ -110,7 +110,7 @@ def floored(triton_loihi: ModuleType, patch: pytest.MonkeyPatch) -> None:
 
 
 def always_32_bits(triton_loihi: ModuleType, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(triton_loihi, "fits_32_bits", lambda cells, peak: True)
+    patch.setattr("train.kernels.cells.fits_32_bits", lambda neurons, peak: True)
 
 
 def wrapped_at_the_limit(triton_loihi: ModuleType, patch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,7 @@
 """Loihi's neurons fused over time on a GPU, in Triton: one program takes a block of neurons through all steps.
 
 The arithmetic is that of `fixed_point.loihi_lif`, bit for bit. The state is in 32 bits where the currents prove that
-enough, else in 64: products with decays take 36 bits, so their factors are cut into 12 bits and the rest. Has run in
-Triton's interpreter, not yet on a GPU.
+enough, else in 64 (`Neurons.narrowest`). Has run in Triton's interpreter, not yet on a GPU.
 """
 
 from __future__ import annotations
@@ -40,25 +39,13 @@ class OnDevice:
     v: Tensor
 
 
-def fits_32_bits(cells: Neurons, peak: int) -> bool:
-    """Whether no number of a step leaves 32 bits where no |a_in| is larger than `peak`.
-
-    A step adds up at most the current, what is kept of v (2^23 and a threshold), and a bias. With a memory, |u| <= 2^23
-    stays so while |a_in| << 6 is at most 2^24: one wrap takes 3 * 2^23 back to 2^23.
-    """
-    arriving = peak << STATE_SHIFT
-    largest = max(int(abs(x).max(initial=0)) for x in (cells.bias, cells.threshold))
-    bounded = not len(cells.keep_u) or arriving <= 2 * STATE_LIMIT
-    return bounded and arriving + 2 * STATE_LIMIT + 2 * largest < 1 << 31
-
-
 def at_rest(cells: Neurons, samples: int, peak: int, device: torch.device) -> OnDevice:
     """Neurons before a window; `peak`: no |a_in| is larger."""
-    dtype = torch.int32 if fits_32_bits(cells, peak) else torch.int64
+    cells = cells.narrowest(peak)
     threshold, bias, keep_u, keep_v = (
-        torch.from_numpy(x).to(device, dtype) for x in (cells.threshold, cells.bias, cells.keep_u, cells.keep_v)
+        torch.from_numpy(x).to(device) for x in (cells.threshold, cells.bias, cells.keep_u, cells.keep_v)
     )
-    u, v = (torch.zeros((samples, len(keep)), dtype=dtype, device=device) for keep in (keep_u, keep_v))
+    u, v = (torch.zeros((samples, len(keep)), dtype=keep.dtype, device=device) for keep in (keep_u, keep_v))
     return OnDevice(threshold, bias, keep_u, keep_v, cells.subtract, u, v)
 
 
