@@ -15,9 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.worker import MAX_WAIT
-
-Sample = tuple[float, float, float]
+from benchmarks.samples import MAX_WAIT, Sample
 
 
 @dataclass
