@@ -1,12 +1,16 @@
-"""The network that every row of `train_step.py` trains, as this project builds it, and its limit: ReLU for neurons."""
+"""What `train_step.py` and `train_step_gpu.py` time, as this project builds it, and its limit: ReLU for neurons."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
-from train import layers
+from train import kernels, layers, models
+from train.config import ModelConfig
+from train.data import DataSpec
 from train.layers.chain import Chain
 from train.surrogate import ATan
 
@@ -46,8 +50,27 @@ class Relu(nn.Module):
         return logits.view(len(x), -1, CLASSES).mean(0)
 
 
+def resnet19(neuron: Literal["lif", "relu"], channels: int, side: int, steps: int) -> nn.Module:
+    """ResNet-19 as `python -m train --model resnet-19` builds it, for images of 3 x side x side.
+
+    `relu` is the same network for a teacher: it, too, takes T * B images. `channels` of the first stage: 128.
+    """
+    data = DataSpec("random", (3, side, side), CLASSES, 255, (127.5,) * 3, (64.0,) * 3)
+    config = ModelConfig(model="resnet-19", neuron=neuron, width=channels / 128, time_steps=steps)
+    return models.build(config, data)
+
+
+def neuron(current: Tensor, backend: kernels.Backend = "auto") -> Tensor:
+    """The network's LIF alone; [T, B, C, H, W]."""
+    return kernels.lif(current, LEAK, THRESHOLD, ATan(), detach_reset=True, backend=backend)
+
+
 ROWS: dict[str, Callable[[], nn.Module]] = {
     "relu": Relu,
     "spikeproof": spiking,
     "spikeproof-unfused": lambda: spiking(fused=False),
+}
+NEURONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "spikeproof": neuron,
+    "reference": partial(neuron, backend="reference"),
 }

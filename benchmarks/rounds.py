@@ -1,6 +1,7 @@
 """What the benchmarks share: rows in processes of their own that take turns, and which of their samples count.
 
-A worker prints one line of JSON: `samples`, each (seconds, part of them disturbed, CPU seconds), `peak_mb`, more.
+A worker prints one line of JSON: `samples`, each (seconds, part of them disturbed, CPU seconds), `peak_mb`, more; or
+`left_out`, the reason why there are none.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.worker import MAX_WAIT
-
-Sample = tuple[float, float, float]
+from benchmarks.samples import MAX_WAIT, Sample
 
 
 @dataclass
 class Found:
-    """What the rounds of one case brought: samples of all rounds, and the rest of every round's line."""
+    """What the rounds of one case brought: samples of all rounds, the rest of every round's line, the last failure."""
 
     samples: list[Sample] = field(default_factory=list)
     said: list[Mapping[str, Any]] = field(default_factory=list)
+    failure: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why there is no sample."""
+        return self.failure.replace("|", "/") or "not run"
 
     @property
     def clean_s(self) -> list[float]:
@@ -60,7 +65,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Job:
-    """How to run one round of a case; a round that takes longer than `limit_s` is left out."""
+    """How to run one round of a case; a round that takes longer than `limit_s` is left out, and the table says so."""
 
     label: str
     command: Sequence[str]
@@ -69,6 +74,11 @@ class Job:
 
 
 Case = TypeVar("Case")
+
+
+def measured(results: Mapping[Case, Found]) -> dict[Case, Found]:
+    """The cases that have samples."""
+    return {case: found for case, found in results.items() if found.samples}
 
 
 def run(
@@ -85,7 +95,7 @@ def run(
             for case, found in results.items():
                 _measure(job(case), found)
     finally:  # what was measured before an interruption counts
-        print(table({case: found for case, found in results.items() if found.samples}))
+        print(table(results))
         if to:
             rows = [{**asdict(case), **asdict(found)} for case, found in results.items()]  # type: ignore[call-overload]
             to.write_text(json.dumps(rows, indent=1))
@@ -94,15 +104,25 @@ def run(
 def _measure(job: Job, found: Found) -> None:
     """One round, added to `found`; one that fails is reported and left out."""
     print(job.label, file=sys.stderr, flush=True)
+    line = _line(job)
+    taken = [(seconds, wait, cpu) for seconds, wait, cpu in line.pop("samples", [])]
+    if not taken:
+        found.failure = line.get("left_out", "no sample in its time")
+        print(f"{job.label}: {found.failure}", file=sys.stderr)
+        return
+    found.samples += taken
+    found.said.append(line)
+
+
+def _line(job: Job) -> dict[str, Any]:
+    """What a worker says."""
     environment = {**os.environ, **job.environment}
     try:
         done = subprocess.run(job.command, capture_output=True, text=True, env=environment, timeout=job.limit_s)
     except subprocess.TimeoutExpired:
-        print(f"{job.label}: not done within {job.limit_s:.0f} s", file=sys.stderr)
-        return
+        return {"left_out": f"not done within {job.limit_s:.0f} s"}
+    except FileNotFoundError:
+        return {"left_out": f"not installed: {Path(job.command[0]).parent.parent.name}, see benchmarks/peers/build.py"}
     if done.returncode:
-        print(f"{job.label}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}", file=sys.stderr)
-        return
-    line = json.loads(done.stdout.splitlines()[-1])
-    found.samples += [(seconds, wait, cpu) for seconds, wait, cpu in line.pop("samples")]
-    found.said.append(line)
+        return {"left_out": (done.stderr.strip().splitlines() or ["failed"])[-1]}
+    return dict(json.loads(done.stdout.splitlines()[-1]))

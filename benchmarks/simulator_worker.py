@@ -17,7 +17,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 import numpy as np  # noqa: E402
 from scipy import sparse  # noqa: E402
 
-from benchmarks.worker import MAX_WAIT, PATIENCE_S, memory_kb, waited_s  # noqa: E402
+from benchmarks.samples import Sample, memory_kb, on_cpu  # noqa: E402
 from export import limits  # noqa: E402
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 LAVA_TIMEOUT_S = 240.0
 TICKS = os.sysconf("SC_CLK_TCK")
-Sample = tuple[float, float, float]  # seconds, part of it in which it was disturbed, CPU seconds
 
 
 def main(row: str, name: str, steps: int, samples: int, threads: int, wanted: int) -> None:
@@ -55,20 +54,9 @@ def main(row: str, name: str, steps: int, samples: int, threads: int, wanted: in
             rate = sum(int(x.sum()) for x in spikes) / sum(x.size for x in spikes)
             del spikes
         del recording
-        timed = _repeat(step, wanted)
+        timed = on_cpu(step, wanted)
     peak = (memory_kb("VmHWM") - before) / 1024
     print(json.dumps({"rate": rate, "peak_mb": peak, "samples": timed}))
-
-
-def _repeat(step: Callable[[], object], wanted: int) -> list[Sample]:
-    timed: list[Sample] = []
-    deadline = time.perf_counter() + PATIENCE_S
-    while sum(wait < MAX_WAIT for _, wait, _ in timed) < wanted and time.perf_counter() < deadline:
-        waited, begin, cpu = waited_s(), time.perf_counter(), time.process_time()
-        step()
-        seconds = time.perf_counter() - begin
-        timed.append((seconds, (waited_s() - waited) / seconds, time.process_time() - cpu))
-    return timed
 
 
 def _engine(row: str, network: Network, batch: Ints) -> Callable[[], object]:

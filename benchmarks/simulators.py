@@ -104,12 +104,16 @@ def table(results: Mapping[Case, Found]) -> str:
         f"| {' | '.join(COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",
     ]
+    measured = rounds.measured(results)
     for case, found in results.items():
+        if case not in measured:
+            lines.append(f"| {case.network} | {case.row} | {STEPS[case.network]} | {case.batch} | {found.reason} |")
+            continue
         pace = case.sample_steps / found.seconds
         relative = {}
         for peer in ("lava", "relu"):
             other = Case(case.network, peer)
-            relative[peer] = pace / (other.sample_steps / results[other].seconds) if other in results else None
+            relative[peer] = pace / (other.sample_steps / measured[other].seconds) if other in measured else None
         lava = "" if relative["lava"] is None else f"{relative['lava']:.3g}"
         relu = "" if relative["relu"] is None else f"{1 / relative['relu']:.2f}"
         rate = f"{100 * found.said[-1]['rate']:.1f} %" if found.said[-1]["rate"] else ""

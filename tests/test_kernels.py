@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections import defaultdict
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from train import kernels
 from train.kernels import loops, reference, trace
@@ -158,18 +162,64 @@ def test_channels_last_and_autocast_pass_through() -> None:
     assert spikes.stride() == current.stride()
 
 
-def test_triton_kernel_in_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def triton_lif(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The kernel for GPUs in Triton's interpreter."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     pytest.importorskip("triton", minversion="3.7")  # before, no loops with NumPy 2.4 and later
     from train.kernels import triton_lif
 
+    return triton_lif
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_triton_kernel_in_its_interpreter(triton_lif: ModuleType, learned: bool) -> None:
+    """Learned leak and gain, one a layer and one a channel; or numbers, which go to the kernel as they are."""
     for surrogate in (TanhWindow(), Rectangle(0.8), Sigmoid(), ATan(), Triangle()):
-        leak, gain = torch.tensor(0.5, requires_grad=True), (0.5 + torch.rand(7)).requires_grad_()
+        leak: float | Tensor = torch.tensor(0.5, requires_grad=True) if learned else 0.6
+        gain: float | Tensor = (0.5 + torch.rand(7)).requires_grad_() if learned else 1.2
         current = channels_last(torch.randn(5, 2, 7, 3, 3)).requires_grad_()
+        inputs = [current, leak, gain] if learned else [current]
         gradient = torch.randn_like(current)
         found = []
         for implementation in (reference.lif, triton_lif.lif):
-            spikes = implementation(current, leak, 0.5, surrogate, gain, False, 0.1)
-            found.append((spikes, *torch.autograd.grad(spikes, [current, leak, gain], gradient)))
+            spikes = implementation(current, leak, 0.5, surrogate, gain, not learned, 0.1)
+            found.append((spikes, *torch.autograd.grad(spikes, inputs, gradient)))
         for expected, actual in zip(*found, strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+class Copies(TorchDispatchMode):
+    """Counts tensors made from numbers of Python, and numbers read from tensors: on a GPU, either waits for it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        waiting = (torch.ops.aten.lift_fresh, torch.ops.aten._local_scalar_dense)
+        self.count += func.overloadpacket in waiting
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("leak", [0.5, torch.tensor(0.5)])
+def test_the_triton_kernel_does_not_wait_for_its_gpu(
+    triton_lif: ModuleType, leak: float | Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer that waits leaves the GPU idle until the next one is launched."""
+    current = torch.randn(2, 2, 3, 4, 4, requires_grad=True)
+    for kernel in ("forward_kernel", "backward_kernel"):  # the interpreter itself reads tensors
+        monkeypatch.setattr(triton_lif, kernel, defaultdict(lambda: lambda *arguments, **options: None))
+    with Copies() as copies:
+        triton_lif.lif(current, leak, 1.0, ATan()).sum().backward()
+    assert copies.count == 0
+    with copies:
+        float(torch.tensor(0.5))
+    assert copies.count == 2
+
+
+def test_more_neurons_than_the_triton_kernel_counts(triton_lif: ModuleType) -> None:
+    """They take the plain implementation, which needs no memory here."""
+    current = torch.empty(1, 2, 1 << 29, device="meta")
+    with pytest.raises(Exception, match="meta"):
+        triton_lif.lif(current, 0.5, 1.0, ATan())
+    current = torch.empty(1, 2, (1 << 29) + 1, device="meta")
+    assert triton_lif.lif(current, 0.5, 1.0, ATan()).shape == current.shape

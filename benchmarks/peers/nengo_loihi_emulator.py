@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from nengo_loihi.builder import Model  # noqa: E402
 from nengo_loihi.emulator import EmulatorInterface  # noqa: E402
 from nengo_loihi.inputs import SpikeInput  # noqa: E402
 
-from benchmarks.worker import MAX_WAIT, PATIENCE_S, memory_kb, waited_s  # noqa: E402
+from benchmarks.samples import memory_kb, on_cpu  # noqa: E402
 
 STATE_LIMIT = 2**23
 
@@ -76,13 +75,7 @@ def main(network, recording, wanted):
     emulator, inputs = build(data)
     spikes, layers = data["inputs"], int(data["layers"])
     np.save(recording, run(emulator, inputs, spikes, layers))
-    timed = []
-    deadline = time.perf_counter() + PATIENCE_S
-    while sum(wait < MAX_WAIT for _, wait, _ in timed) < wanted and time.perf_counter() < deadline:
-        waited, begin, cpu = waited_s(), time.perf_counter(), time.process_time()
-        run(emulator, inputs, spikes, layers)
-        seconds = time.perf_counter() - begin
-        timed.append((seconds, (waited_s() - waited) / seconds, time.process_time() - cpu))
+    timed = on_cpu(lambda: run(emulator, inputs, spikes, layers), wanted)
     print(json.dumps({"peak_mb": (memory_kb("VmHWM") - before) / 1024, "samples": timed}))
 
 

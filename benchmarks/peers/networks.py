@@ -1,6 +1,7 @@
 """The benchmark's network as the users of other libraries write it: decay 0.5, threshold 1, hard and detached reset.
 
-Every builder returns [T, B, 3, 32, 32] -> logits [B, 10], with its state new at every call.
+Every builder returns [T, B, 3, 32, 32] -> logits [B, 10], with its state new at every call. `neurons.py` has the neuron
+alone.
 """
 
 from __future__ import annotations
@@ -42,21 +43,26 @@ class _Whole(nn.Module):
         return self.call(x).mean(0)
 
 
+def lif_node(**options: str) -> nn.Module:
+    """SpikingJelly's LIF with the settings of this benchmark."""
+    from spikingjelly.activation_based import neuron, surrogate
+
+    return neuron.LIFNode(
+        tau=2.0,
+        decay_input=False,
+        v_threshold=1.0,
+        v_reset=0.0,
+        surrogate_function=surrogate.ATan(),
+        detach_reset=True,
+        **options,
+    )
+
+
 def spikingjelly(step_mode: str, compiled: bool = False) -> nn.Module:
     """SpikingJelly's layers in multi-step ("m") or single-step ("s") mode, PyTorch backend."""
-    from spikingjelly.activation_based import functional, layer, neuron, surrogate
+    from spikingjelly.activation_based import functional, layer
 
-    def lif() -> nn.Module:
-        return neuron.LIFNode(
-            tau=2.0,
-            decay_input=False,
-            v_threshold=1.0,
-            v_reset=0.0,
-            surrogate_function=surrogate.ATan(),
-            detach_reset=True,
-        )
-
-    body = nn.Sequential(*_stack(lif, layer))
+    body = nn.Sequential(*_stack(lif_node, layer))
     functional.set_step_mode(body, step_mode)
     return (_Whole if step_mode == "m" else _Stepped)(body, functional.reset_net, compiled)
 

@@ -17,6 +17,7 @@ from train.kernels import layout, reference
 from train.surrogate import ATan, Rectangle, Sigmoid, Surrogate, TanhWindow, Triangle
 
 BLOCK = 256
+LARGEST = 1 << 30  # neurons: the kernels count those of a step, and twice as many, in 32 bits
 
 
 def _slope(v, threshold, k, kind: tl.constexpr):  # type: ignore[no-untyped-def]
@@ -45,12 +46,15 @@ _slope = triton.jit(_slope)
 
 
 def _forward(x, spikes, potentials, leak, gain, bias, threshold, steps, n, stride, channels,  # type: ignore[no-untyped-def]
-             keep: tl.constexpr, block: tl.constexpr):  # fmt: skip
+             each: tl.constexpr, keep: tl.constexpr, block: tl.constexpr):  # fmt: skip
     i = tl.program_id(0) * block + tl.arange(0, block)
     inside = i < n
-    c = (i // stride) % channels
-    decay, scale = tl.load(leak + c, mask=inside, other=0.0), tl.load(gain + c, mask=inside, other=0.0)
-    shift = tl.load(bias + c, mask=inside, other=0.0)
+    if each:  # one value a channel, else numbers
+        c = (i // stride) % channels
+        decay, scale = tl.load(leak + c, mask=inside, other=0.0), tl.load(gain + c, mask=inside, other=0.0)
+        shift = tl.load(bias + c, mask=inside, other=0.0)
+    else:
+        decay, scale, shift = leak, gain, bias
     state = tl.zeros([block], tl.float32)
     at = i.to(tl.int64)
     for _ in range(steps):
@@ -64,11 +68,15 @@ def _forward(x, spikes, potentials, leak, gain, bias, threshold, steps, n, strid
 
 
 def _backward(gradient, x, potentials, x_gradient, sums, leak, gain, threshold, k, steps, n, last, stride, channels,  # type: ignore[no-untyped-def]
-              kind: tl.constexpr, detach: tl.constexpr, wanted: tl.constexpr, block: tl.constexpr):  # fmt: skip
+              each: tl.constexpr, kind: tl.constexpr, detach: tl.constexpr, wanted: tl.constexpr,
+              block: tl.constexpr):  # fmt: skip
     i = tl.program_id(0) * block + tl.arange(0, block)
     inside = i < n
-    c = (i // stride) % channels
-    decay, scale = tl.load(leak + c, mask=inside, other=0.0), tl.load(gain + c, mask=inside, other=0.0)
+    if each:
+        c = (i // stride) % channels
+        decay, scale = tl.load(leak + c, mask=inside, other=0.0), tl.load(gain + c, mask=inside, other=0.0)
+    else:
+        decay, scale = leak, gain
     carried = tl.zeros([block], tl.float32)
     leak_sum, gain_sum, bias_sum = carried, carried, carried
     at = i.to(tl.int64) + last
@@ -126,18 +134,19 @@ class _LIF(torch.autograd.Function):
         flat = form.flat(current)
         n, channels = flat[0].numel(), current.shape[2]
         stride = 1 if form.channels_last else form.segment
-        given = [_per_channel(value, channels, flat.device) for value in values]
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        given = [_per_channel(value, channels, flat.device) for value in values] if tensors else values
         spikes = torch.empty_like(flat)
         keep = any(ctx.needs_input_grad)
         potentials = torch.empty_like(flat, dtype=torch.float32) if keep else spikes
         grid = (triton.cdiv(n, BLOCK),)
         arguments = (*given, threshold, len(flat), n, stride, channels)
         with torch.cuda.device_of(flat):  # Triton launches on the current device, wherever the tensors are
-            forward_kernel[grid](flat, spikes, potentials, *arguments, keep=keep, block=BLOCK)
+            forward_kernel[grid](flat, spikes, potentials, *arguments, each=bool(tensors), keep=keep, block=BLOCK)
         if keep:
             learns = any(ctx.needs_input_grad[4:])
-            tensors = [value for value in values if isinstance(value, Tensor)]
-            ctx.save_for_backward(potentials, flat if learns else potentials, *given[:2], *tensors)
+            ctx.save_for_backward(potentials, flat if learns else potentials, *(given[:2] if tensors else ()), *tensors)
+            ctx.given = None if tensors else given[:2]
             ctx.form, ctx.threshold, ctx.code, ctx.detach = form, threshold, code, detach_reset
             ctx.numbers, ctx.dtype = (grid, n, stride, channels), current.dtype
             ctx.is_tensor = [isinstance(value, Tensor) for value in values]
@@ -146,7 +155,9 @@ class _LIF(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
-        potentials, flat, leak, gain, *tensors = ctx.saved_tensors
+        potentials, flat, *tensors = ctx.saved_tensors
+        each = ctx.given is None
+        leak, gain, *tensors = tensors if each else ctx.given
         (grid, n, stride, channels), form = ctx.numbers, ctx.form
         kind, width = ctx.code
         wanted = ctx.needs_input_grad[4:]
@@ -154,7 +165,7 @@ class _LIF(torch.autograd.Function):
         sums = torch.empty(3, n if any(wanted) else 0, device=out.device)
         steps = len(potentials)
         arguments = (leak, gain, ctx.threshold, width, steps, n, (steps - 1) * n, stride, channels)
-        options = {"kind": kind, "detach": ctx.detach, "wanted": any(wanted), "block": BLOCK}
+        options = {"each": each, "kind": kind, "detach": ctx.detach, "wanted": any(wanted), "block": BLOCK}
         with torch.cuda.device_of(flat):
             backward_kernel[grid](form.flat(gradient), flat, potentials, out, sums, *arguments, **options)
         remaining = iter(tensors)
@@ -167,9 +178,10 @@ class _LIF(torch.autograd.Function):
 
 
 def _per_channel(value: float | Tensor, channels: int, device: torch.device) -> Tensor:
-    """(C,) in float32."""
-    tensor = value.detach().to(device) if isinstance(value, Tensor) else torch.tensor(value, device=device)
-    return tensor.float().expand(channels).contiguous()
+    """(C,) in float32; a number is filled in there: to copy it from the host would wait for the device."""
+    if not isinstance(value, Tensor):
+        return torch.full((channels,), value, dtype=torch.float32, device=device)
+    return value.detach().to(device).float().expand(channels).contiguous()
 
 
 def _summed(total: Tensor, parameter: Tensor, stride: int) -> Tensor:
@@ -188,9 +200,12 @@ def lif(
     detach_reset: bool = False,
     bias: float | Tensor = 0.0,
 ) -> Tensor:
-    """Spikes [T, B, C, ...]; see `reference.lif`, which takes float64 and surrogates that the kernel does not know."""
+    """Spikes [T, B, C, ...]; see `reference.lif`, which takes float64, surrogates unknown to the kernel, and more than
+    2^30 neurons.
+    """
     code = surrogate_code(surrogate)
-    if code is None or current.dtype == torch.float64 or current.numel() == 0:
+    neurons = current[0].numel() if len(current) else 0
+    if code is None or current.dtype == torch.float64 or not 0 < neurons <= LARGEST:
         return reference.lif(current, leak, threshold, surrogate, gain, detach_reset, bias)
     out: Tensor = _LIF.apply(current, threshold, code, detach_reset, leak, gain, bias)  # type: ignore[no-untyped-call]
     return out
