@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from train.kernels import layout, threads, tiles, trace
+from train.kernels import buffers, layout, threads, tiles, trace
 from train.kernels.layout import Layout
 from train.surrogate import Surrogate
 
@@ -73,7 +73,7 @@ def parameters(
 
 def spikes(neuron: Neuron, form: Layout, flat: Tensor, given: Parameters) -> Tensor:
     """[T, M] current to [T, M] spikes of the same dtype."""
-    out = torch.empty_like(flat)
+    out = buffers.empty_strided(flat.shape, flat.stride(), flat.dtype)
     if flat.numel():
         kernels, _ = kernels_for(neuron, flat)
         arguments = (form.segment, array(flat), array(out), given.leak, given.gain, given.bias)
@@ -87,7 +87,7 @@ def gradients(
     """dL/dcurrent [T, M], and the sums [3, K, width or 1] that make dL/dleak, dL/dgain and dL/dbias, float64."""
     parts = threads.count(flat.numel())
     sums = np.zeros((3, parts, form.rows, form.width if form.rows == 1 else 1))
-    out = torch.empty_like(flat)
+    out = buffers.empty_strided(flat.shape, flat.stride(), flat.dtype)
     if flat.numel():
         kernels, traced = kernels_for(neuron, flat)
         x, values = array(flat), (given.leak, given.gain, given.bias)

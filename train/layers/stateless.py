@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from train.kernels import buffers
+
 
 def fold_time(x: Tensor) -> Tensor:
     """[T, B, ...] to [T * B, ...]; a view where strides allow."""
@@ -42,9 +44,9 @@ class AvgPool2d(nn.AvgPool2d):
 
 
 def _pool(pool: nn.AvgPool2d, x: Tensor) -> Tensor:
-    """Windows that tile the image go the way whose gradient is written once instead of zeroed and added up."""
+    """Windows that tile the image go the way whose gradient is written once, not zeroed and added up, on a CPU."""
     windows, strides, padding = (_pair(value) for value in (pool.kernel_size, pool.stride, pool.padding))
-    plain = windows == strides and padding == (0, 0) and pool.divisor_override is None
+    plain = windows == strides and padding == (0, 0) and pool.divisor_override is None and x.device.type == "cpu"
     if plain and x.shape[-2] % windows[0] == 0 and x.shape[-1] % windows[1] == 0 and x.requires_grad:
         out: Tensor = _TiledAverage.apply(x, windows)  # type: ignore[no-untyped-call]
         return out
@@ -68,7 +70,8 @@ class _TiledAverage(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
         rows, columns = ctx.windows
         share = gradient / (rows * columns)
-        out = gradient.new_empty_strided(*ctx.like)
+        shape, stride = ctx.like
+        out = buffers.empty_strided(shape, stride, gradient.dtype)
         for row in range(rows):
             for column in range(columns):
                 out[..., row::rows, column::columns] = share

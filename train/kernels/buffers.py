@@ -1,0 +1,82 @@
+"""Memory for the large results of the fused operations on a CPU: what the last step gave back, the next one uses.
+
+Unless it is tuned (`train.allocator`), malloc hands blocks of that size back to the system when they are freed, and a
+new one costs a page fault for every 4 kB: as much as the operation itself. Memory of our own does without that for any
+malloc, and where the process has loaded PyTorch before us.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LARGE = 4 << 20  # bytes: below, malloc keeps what is freed
+ROUND = 2 << 20  # bytes of a huge page
+ROOMY = 2  # a block at most so many times larger than what is asked for
+
+
+class Pool:
+    """Blocks of memory, lent as tensors: one comes back when the last view of its tensor is gone.
+
+    Attributes:
+        held: bytes of all blocks, lent or free. Never more than were lent at once, or are lent now.
+    """
+
+    def __init__(self) -> None:
+        self.held = 0
+        self._most_lent = 0
+        self._free: list[mmap.mmap] = []  # the first was given back first; blocks come back from any thread
+        self._lock = threading.Lock()
+
+    def empty(self, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """As `torch.empty_strided`, for strides without holes."""
+        size = int(np.prod(shape)) * dtype.itemsize
+        block = self._take(-(-size // ROUND) * ROUND)
+        lent = np.frombuffer(block, dtype=np.uint8, count=size)
+        weakref.finalize(lent, self._free.append, block).atexit = False  # PyTorch holds `lent` as long as the tensor
+        return torch.from_numpy(lent).view(dtype).as_strided(shape, stride)
+
+    def clear(self) -> None:
+        """Give what is free back to the system."""
+        with self._lock:
+            self._drop(0)
+            self._most_lent = self.held
+
+    def _take(self, size: int) -> mmap.mmap:
+        with self._lock:
+            fitting = [i for i, block in enumerate(self._free) if size <= len(block) <= ROOMY * size]
+            if fitting:
+                block = self._free.pop(min(fitting, key=lambda i: (len(self._free[i]), -i)))  # the last is warm
+            else:
+                self._drop(max(self._most_lent, self._lent() + size) - size)
+                block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                block.madvise(mmap.MADV_HUGEPAGE)
+                self.held += size
+            self._most_lent = max(self._most_lent, self._lent())
+            return block
+
+    def _lent(self) -> int:
+        return self.held - sum(map(len, tuple(self._free)))
+
+    def _drop(self, limit: int) -> None:
+        """Let go of free blocks until no more than `limit` bytes are held."""
+        while self._free and self.held > limit:
+            self.held -= len(self._free.pop(0))
+
+
+POOL = Pool()
+_WORKS = sys.platform == "linux" and hasattr(mmap, "MADV_HUGEPAGE")
+
+
+def empty_strided(shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """As `torch.empty_strided` on the CPU, for strides without holes; of large tensors, from the pool."""
+    if not _WORKS or int(np.prod(shape)) * dtype.itemsize < LARGE:
+        return torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype)
+    return POOL.empty(shape, stride, dtype)
