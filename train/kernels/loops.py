@@ -18,6 +18,7 @@ from train.kernels import trace, vector
 from train.surrogate import Surrogate
 
 compile_loop: Any = numba.njit(error_model="numpy", nogil=True)  # without Python's check for division by zero
+LINE = 64  # bytes of a cache line
 BFLOAT16_ONE = np.uint16(0x3F80)
 DIALECT = {
     "abs": "abs({0})",
@@ -30,6 +31,14 @@ DIALECT = {
     "number": "real({0})",
     "real": "(real(1) if {0} else real(0))",
 }
+
+
+def _row(like: Any) -> Any:
+    """Memory for a tile as wide as the rows of `like`, from a cache line on: loads across two lines cost double."""
+    width = like.shape[1]
+    room = np.empty(width + LINE, like.dtype)
+    first = -room.ctypes.data % LINE // like.itemsize
+    return room[first : first + width]
 
 
 @dataclass(frozen=True)
@@ -94,24 +103,16 @@ def _charge(potential: Any, state: Any, x: Any, leak: Any, gain: Any, bias: Any,
         state[i] = zero if v > threshold else v
 
 
-def _through_reset(slope: Any, carried: Any, potential: Any, leak: Any, threshold: Any) -> None:
-    """dL/dV = (1 - S) dL/dH + dL/dS dS/dV, in place of `slope` = dL/dS dS/dV; carried <- leak dL/dV."""
-    zero = threshold - threshold
-    for i in range(slope.shape[0]):
-        v = (zero if potential[i] > threshold else carried[i]) + slope[i]
-        slope[i] = v
-        carried[i] = leak[i] * v
-
-
 def _add(total: Any, a: Any) -> None:
     for i in range(a.shape[0]):
         total[i] += a[i]
 
 
-def _add_product(total: Any, a: Any, x: Any, centre: Any) -> None:
-    """total += a (x - centre); a centre near the mean of x keeps the sums of batch norm accurate."""
+def _add_products(product: Any, plain: Any, a: Any, x: Any, centre: Any) -> None:
+    """product += a (x - centre), plain += a; a centre near the mean of x keeps the sums of batch norm accurate."""
     for i in range(a.shape[0]):
-        total[i] += a[i] * (x[i] - centre[i])
+        product[i] += a[i] * (x[i] - centre[i])
+        plain[i] += a[i]
 
 
 def _add_moments(first: Any, second: Any, x: Any, centre: Any) -> None:
@@ -135,13 +136,16 @@ def _add_state_product(total: Any, a: Any, potential: Any, threshold: Any) -> No
         total[i] += a[i] * (zero if potential[i] > threshold else potential[i])
 
 
-fire, charge, through_reset = compile_loop(_fire), compile_loop(_charge), compile_loop(_through_reset)
-add, add_product, add_state_product = compile_loop(_add), compile_loop(_add_product), compile_loop(_add_state_product)
+fire, charge = compile_loop(_fire), compile_loop(_charge)
+add, add_products, add_state_product = compile_loop(_add), compile_loop(_add_products), compile_loop(_add_state_product)
 add_moments, affine = compile_loop(_add_moments), compile_loop(_affine)
+row = compile_loop(_row)
 
 
-def slope_loop(surrogate: Surrogate | None, threshold: float, real: type, detach: bool) -> Any:
-    """A loop that leaves dL/dS dS/dV in its first argument; with surrogate None, dS/dV is read from the last.
+def step_back_loop(surrogate: Surrogate | None, threshold: float, real: type, detach: bool) -> Any:
+    """A loop that leaves dL/dV = (1 - S) dL/dH + dL/dS dS/dV in its first argument, and leak dL/dV in `carried`.
+
+    With surrogate None, dS/dV is read from the last argument.
 
     Raises:
         trace.UntraceableError: the surrogate's derivative does not translate.
@@ -151,15 +155,21 @@ def slope_loop(surrogate: Surrogate | None, threshold: float, real: type, detach
         result = "given[i]"
     else:
         lines, result = trace.expression(surrogate, threshold, DIALECT)
-    body = ["v = potential[i]", *lines, f"slope[i] = (gradient[i]{'' if detach else ' - v * carried[i]'}) * {result}"]
-    header = "def slope_of(slope, gradient, potential, carried, given):\n    for i in range(slope.shape[0]):\n"
+    body = [
+        "v, h = potential[i], carried[i]",
+        *lines,
+        f"d = (real(0) if v > threshold else h) + (gradient[i]{'' if detach else ' - v * h'}) * {result}",
+        "slope[i], carried[i] = d, leak[i] * d",
+    ]
+    header = "def step_back(slope, gradient, potential, carried, leak, threshold, given):\n"
+    header += "    for i in range(slope.shape[0]):\n"
     source = header + "".join(f"        {line}\n" for line in body)
     narrow = real is np.float32
     functions = {name: getattr(vector if narrow else math, name) for name in ("exp", "tanh")}
     sigmoid: Callable[..., Any] = vector.sigmoid if narrow else _sigmoid64
     namespace: dict[str, Any] = {"real": real, "sigmoid": sigmoid, **functions}
     exec(source, namespace)
-    return compile_loop(namespace["slope_of"])
+    return compile_loop(namespace["step_back"])
 
 
 def _sigmoid(x: float) -> float:

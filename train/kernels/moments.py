@@ -38,8 +38,7 @@ def build(real: type, bfloat16: bool) -> Sweeps:
 
     def collect(part: int, parts: int, segment: int, x: Any, centre: Any, sums: Any) -> None:
         rows, width = centre.shape
-        first, second = np.empty(width, centre.dtype), np.empty(width, centre.dtype)
-        buffer = np.empty(width, centre.dtype)
+        first, second, buffer = loops.row(centre), loops.row(centre), loops.row(centre)
         begin, end = span(part, parts, x.shape[1], segment, width)
         for k in range(begin, end):
             a, b, row = tile(k, segment, width, rows)
@@ -51,8 +50,8 @@ def build(real: type, bfloat16: bool) -> Sweeps:
 
     def correct(part: int, parts: int, segment: int, x: Any, gradient: Any, slope: Any, offset: Any) -> None:
         rows, width = slope.shape
-        total, ones = np.empty(width, slope.dtype), np.ones(width, slope.dtype)
-        buffer, other = np.empty(width, slope.dtype), np.empty(width, slope.dtype)
+        total, ones, buffer, other = loops.row(slope), loops.row(slope), loops.row(slope), loops.row(slope)
+        ones[:] = 1
         begin, end = span(part, parts, x.shape[1], segment, width)
         for k in range(begin, end):
             a, b, row = tile(k, segment, width, rows)

@@ -60,14 +60,14 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
     """
     storage = loops.storage(real, bfloat16)
     load, store_product, one = storage.load, storage.store_product, storage.one
-    slope_of = loops.slope_loop(surrogate, threshold, real, detach)
-    fire, charge, through_reset = loops.fire, loops.charge, loops.through_reset
-    add, add_product, add_state_product = loops.add, loops.add_product, loops.add_state_product
+    step_back = loops.step_back_loop(surrogate, threshold, real, detach)
+    fire, charge = loops.fire, loops.charge
+    add_products, add_state_product = loops.add_products, loops.add_state_product
     vth = real(threshold)
 
     def forward(part: int, parts: int, segment: int, x: Any, spikes: Any, leak: Any, gain: Any, bias: Any) -> None:
         rows, width = leak.shape
-        state, buffer = np.empty(width, leak.dtype), np.empty(width, leak.dtype)
+        state, buffer = loops.row(leak), loops.row(leak)
         first, last = span(part, parts, x.shape[1], segment, width)
         for k in range(first, last):
             a, b, row = tile(k, segment, width, rows)
@@ -77,7 +77,7 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
 
     def potentials(part: int, parts: int, segment: int, x: Any, out: Any, leak: Any, gain: Any, bias: Any) -> None:
         rows, width = leak.shape
-        state, buffer = np.empty(width, leak.dtype), np.empty(width, leak.dtype)
+        state, buffer = loops.row(leak), loops.row(leak)
         first, last = span(part, parts, x.shape[1], segment, width)
         for k in range(first, last):
             a, b, row = tile(k, segment, width, rows)
@@ -103,12 +103,8 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
         rows, width = leak.shape
         steps = x.shape[0]
         potential = np.empty((steps, width), leak.dtype)
-        carried, slope, buffer = np.empty(width, leak.dtype), np.empty(width, leak.dtype), np.empty(width, leak.dtype)
-        leak_sum, gain_sum, bias_sum = (
-            np.empty(width, leak.dtype),
-            np.empty(width, leak.dtype),
-            np.empty(width, leak.dtype),
-        )
+        carried, slope, buffer = loops.row(leak), loops.row(leak), loops.row(leak)
+        leak_sum, gain_sum, bias_sum = loops.row(leak), loops.row(leak), loops.row(leak)
         first, last = span(part, parts, x.shape[1], segment, width)
         for k in range(first, last):
             a, b, row = tile(k, segment, width, rows)
@@ -119,18 +115,18 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
                 charge(potential[t, :n], carried, xt, leak[row], gain[row], bias[row], vth)
             carried[:] = 0
             for t in range(steps - 1, -1, -1):
-                slope_of(slope[:n], load(buffer, gradient[t, a:b]), potential[t], carried, given[t, a:b])
-                through_reset(slope[:n], carried, potential[t], leak[row], vth)
+                behind = load(buffer, gradient[t, a:b])
+                step_back(slope[:n], behind, potential[t], carried, leak[row], vth, given[t, a:b])
                 if wanted[0] and t > 0:
                     add_state_product(leak_sum, slope[:n], potential[t - 1], vth)
-                if wanted[1]:
-                    add_product(gain_sum, slope[:n], load(buffer, x[t, a:b]), centre[row])
-                if wanted[2]:
-                    add(bias_sum, slope[:n])
+                if wanted[1] or wanted[2]:
+                    add_products(gain_sum, bias_sum, slope[:n], load(buffer, x[t, a:b]), centre[row])
                 store_product(x_gradient[t, a:b], gain[row], slope, buffer)
-            collect(sums[0, part, row], leak_sum[:n])
-            collect(sums[1, part, row], gain_sum[:n])
-            collect(sums[2, part, row], bias_sum[:n])
+            if wanted[0]:
+                collect(sums[0, part, row], leak_sum[:n])
+            if wanted[1] or wanted[2]:
+                collect(sums[1, part, row], gain_sum[:n])
+                collect(sums[2, part, row], bias_sum[:n])
 
     compiled = loops.compile_loop
     return Kernels(compiled(forward), compiled(potentials), compiled(backward))
