@@ -141,6 +141,21 @@ def test_sums_of_16_bits_are_left_where_they_could_overflow(sign: int, extra: in
     assert (found == sign * (32767 + extra)).all()
 
 
+@pytest.mark.parametrize(("largest", "looked_up"), [(4094, True), (4096, False)])
+def test_patterns_whose_sums_could_leave_16_bits_go_by_events(largest: int, looked_up: bool) -> None:
+    """Eight inputs of the largest weight there is room for, and of one more: 8 * 4096 = 2^15."""
+    small, large = (Convolution(ints(np.full((1, 8, 1, 1), weight))) for weight in (2, largest))
+    network = two_layers((8, 2, 2), (1, 2, 2), [small, small], [0, 0])
+    connections = tuple(replace(c, synapses=large) for c in network.connections)
+    with only("patterns"):
+        tables = arriving.tables(connections, network, network.populations[1])
+        assert tables is not None
+        assert [table.patterns for table in tables.tables] == [looked_up] * 2
+        assert tables.sums is np.int32
+        found = watched_sums(connections, network, [np.ones((1, 3, 8, 2, 2), dtype=np.bool_)] * 2)
+    assert (found == 16 * largest).all()
+
+
 def test_rows_of_more_than_16_bits_are_not_for_events() -> None:
     dense = Dense(ints(np.full((3, 4), 254)))
     network = two_layers((4,), (3,), [dense, dense], [0, 8])  # 254 << 8 needs more than the 16 bits of a row

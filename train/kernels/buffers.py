@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -57,7 +58,8 @@ class Pool:
             else:
                 self._drop(max(self._most_lent, self._lent() + size) - size)
                 block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-                block.madvise(mmap.MADV_HUGEPAGE)
+                with suppress(OSError):  # a kernel without them
+                    block.madvise(mmap.MADV_HUGEPAGE)
                 self.held += size
             self._most_lent = max(self._most_lent, self._lent())
             return block
