@@ -13,6 +13,10 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from train.kernels import trace, vector
 from train.surrogate import Surrogate
@@ -31,6 +35,28 @@ DIALECT = {
     "number": "real({0})",
     "real": "(real(1) if {0} else real(0))",
 }
+
+
+def _fetch_line(typing: Any, source: Any, index: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]), "llvm.prefetch.p0i8"
+        )
+        builder.call(function, [builder.bitcast(builder.gep(data, [arguments[1]]), byte), flag(0), flag(2), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp), generate
+
+
+fetch_line: Any = intrinsic(_fetch_line)
+
+
+def _fetch(source: Any) -> None:
+    """Have a row brought to the cache: the hardware does not see what comes next, since rows of T steps lie apart."""
+    for i in range(0, source.shape[0], LINE // source.itemsize):
+        fetch_line(source, i)
 
 
 def _row(like: Any) -> Any:
@@ -139,7 +165,7 @@ def _add_state_product(total: Any, a: Any, potential: Any, threshold: Any) -> No
 fire, charge = compile_loop(_fire), compile_loop(_charge)
 add, add_products, add_state_product = compile_loop(_add), compile_loop(_add_products), compile_loop(_add_state_product)
 add_moments, affine = compile_loop(_add_moments), compile_loop(_affine)
-row = compile_loop(_row)
+row, fetch = compile_loop(_row), compile_loop(_fetch)
 
 
 def step_back_loop(surrogate: Surrogate | None, threshold: float, real: type, detach: bool) -> Any:

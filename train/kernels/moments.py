@@ -34,7 +34,7 @@ def build(real: type, bfloat16: bool) -> Sweeps:
     """Sweeps over tensors of `real`, or of bfloat16 seen as uint16; compiled at their first call."""
     storage = loops.storage(real, bfloat16)
     load, store_product = storage.load, storage.store_product
-    add_moments, affine = loops.add_moments, loops.affine
+    add_moments, affine, fetch = loops.add_moments, loops.affine, loops.fetch
 
     def collect(part: int, parts: int, segment: int, x: Any, centre: Any, sums: Any) -> None:
         rows, width = centre.shape
@@ -44,6 +44,7 @@ def build(real: type, bfloat16: bool) -> Sweeps:
             a, b, row = tile(k, segment, width, rows)
             first[:], second[:] = 0, 0
             for t in range(x.shape[0]):
+                fetch(x[t, b : b + width])
                 add_moments(first, second, load(buffer, x[t, a:b]), centre[row])
             add_up(sums[0, part, row], first[: b - a])
             add_up(sums[1, part, row], second[: b - a])
@@ -56,6 +57,8 @@ def build(real: type, bfloat16: bool) -> Sweeps:
         for k in range(begin, end):
             a, b, row = tile(k, segment, width, rows)
             for t in range(x.shape[0]):
+                fetch(x[t, b : b + width])
+                fetch(gradient[t, b : b + width])
                 base = load(other, gradient[t, a:b])
                 affine(total, load(buffer, x[t, a:b]), slope[row], offset[row], base)
                 store_product(gradient[t, a:b], ones, total, buffer)

@@ -61,7 +61,7 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
     storage = loops.storage(real, bfloat16)
     load, store_product, one = storage.load, storage.store_product, storage.one
     step_back = loops.step_back_loop(surrogate, threshold, real, detach)
-    fire, charge = loops.fire, loops.charge
+    fire, charge, fetch = loops.fire, loops.charge, loops.fetch
     add_products, add_state_product = loops.add_products, loops.add_state_product
     vth = real(threshold)
 
@@ -73,6 +73,8 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
             a, b, row = tile(k, segment, width, rows)
             state[:] = 0
             for t in range(x.shape[0]):
+                fetch(x[t, b : b + width])
+                fetch(spikes[t, b : b + width])
                 fire(spikes[t, a:b], state, load(buffer, x[t, a:b]), leak[row], gain[row], bias[row], vth, one)
 
     def potentials(part: int, parts: int, segment: int, x: Any, out: Any, leak: Any, gain: Any, bias: Any) -> None:
@@ -111,6 +113,9 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
             n = b - a
             carried[:], leak_sum[:], gain_sum[:], bias_sum[:] = 0, 0, 0, 0
             for t in range(steps):
+                fetch(x[t, b : b + width])
+                fetch(gradient[t, b : b + width])
+                fetch(x_gradient[t, b : b + width])
                 xt = load(buffer, x[t, a:b])
                 charge(potential[t, :n], carried, xt, leak[row], gain[row], bias[row], vth)
             carried[:] = 0
