@@ -6,7 +6,7 @@ Only the input current is kept for the backward pass, which computes the membran
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from train.kernels import buffers, layout, threads, tiles, trace
-from train.kernels.layout import Layout
+from train.kernels.layout import Floats, Layout
 from train.surrogate import Surrogate
+
+Value: TypeAlias = float | Tensor | Floats
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,7 @@ def kernels_for(neuron: Neuron, current: Tensor) -> tuple[tiles.Kernels, bool]:
 
 
 def parameters(
-    form: Layout,
-    dtype: torch.dtype,
-    leak: float | Tensor,
-    gain: float | Tensor,
-    bias: float | Tensor,
-    centre: float | Tensor = 0.0,
+    form: Layout, dtype: torch.dtype, leak: Value, gain: Value, bias: Value, centre: Value = 0.0
 ) -> Parameters:
     """The parameters for a layout."""
     return Parameters(*(form.tiles(value, dtype) for value in (leak, gain, bias, centre)))

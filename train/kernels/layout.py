@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Floats: TypeAlias = npt.NDArray[np.float64]
 
 LINE = 64  # bytes of a cache line
 TILE = 2048  # elements that a kernel takes through all steps at a time: its rows stay in the nearest caches
@@ -44,16 +47,23 @@ class Layout:
         channels = self.shape[2]
         return flat[0, :channels] if self.channels_last else flat[0].view(self.shape[1:])[0].view(channels, -1)[:, 0]
 
-    def tiles(self, value: float | Tensor, dtype: torch.dtype) -> Any:
+    def tiles(self, value: float | Tensor | Floats, dtype: torch.dtype) -> Any:
         """A scalar or (C,) parameter as a NumPy array [K, width]: a few elements, where PyTorch's calls cost more."""
+        given: Any = value.detach().to(dtype).numpy() if isinstance(value, Tensor) else np.asarray(value)
         out = _aligned(self.rows, self.width, np.float64 if dtype == torch.float64 else np.float32)
-        if not isinstance(value, Tensor) or value.ndim == 0:
-            out[:] = float(value)
+        if given.ndim == 0:
+            out[:] = given
         elif self.rows == 1:
-            out.reshape(-1, len(value))[:] = value.detach().to(dtype).numpy()
+            out.reshape(-1, len(given))[:] = given
         else:
-            out[:] = value.detach().to(dtype).numpy()[:, None]
+            out[:] = given[:, None]
         return out
+
+    def channel_sums(self, sums: Tensor) -> Floats:
+        """Sums over time and tiles, [n, K, width] or [n, K, 1], to those of every channel, [n, C]."""
+        found: Floats = sums.numpy()
+        by_channel: Floats = found.reshape(len(found), -1, self.shape[2]).sum(1) if self.rows == 1 else found.sum(2)
+        return by_channel
 
     def parameter_gradient(self, sums: Tensor, parameter: Tensor) -> Tensor:
         """Sums over time and tiles, [K, width] or [K, 1], to the gradient of a scalar or (C,) parameter."""

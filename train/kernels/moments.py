@@ -12,7 +12,7 @@ from torch import Tensor
 
 from train.kernels import loops, threads
 from train.kernels.cpu import array, state_dtype
-from train.kernels.layout import Layout
+from train.kernels.layout import Floats, Layout
 from train.kernels.tiles import collect as add_up
 from train.kernels.tiles import span, tile
 
@@ -70,7 +70,7 @@ def _sweeps(flat: Tensor) -> Sweeps:
     return build(np.float64 if flat.dtype == torch.float64 else np.float32, flat.dtype == torch.bfloat16)
 
 
-def mean_and_variance(form: Layout, flat: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+def mean_and_variance(form: Layout, flat: Tensor, channels: int) -> tuple[Floats, Floats]:
     """Mean and biased variance of every channel of a [T, M] tensor, (C,) each, in float64; one sweep."""
     # Sums about any value of the channel do not lose digits as sums about zero do where the mean is large.
     pivot = form.first(flat).to(state_dtype(flat))
@@ -80,10 +80,10 @@ def mean_and_variance(form: Layout, flat: Tensor, channels: int) -> tuple[Tensor
     threads.run(_sweeps(flat).collect, parts, form.segment, array(flat), centre, sums)
     totals = sums.sum(1).reshape(2, -1, channels).sum(1) if form.rows == 1 else sums.sum((1, 3))
     first, second = totals * (channels / flat.numel())
-    return pivot + torch.from_numpy(first), torch.from_numpy(np.maximum(second - first**2, 0))
+    return pivot.numpy() + first, np.maximum(second - first**2, 0)
 
 
-def add_affine_(form: Layout, gradient: Tensor, flat: Tensor, slope: Tensor, offset: Tensor) -> None:
+def add_affine_(form: Layout, gradient: Tensor, flat: Tensor, slope: Floats, offset: Floats) -> None:
     """gradient += slope x + offset, per channel, in place; both tensors [T, M]."""
     dtype = state_dtype(flat)
     arguments = (array(flat), array(gradient), form.tiles(slope, dtype), form.tiles(offset, dtype))

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from train.kernels import cpu, layout, moments
 from train.kernels.cpu import Neuron
+from train.kernels.layout import Floats, Layout
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of every channel, (C,): a few numbers, in NumPy, whose calls cost less than PyTorch's.
+
+    Attributes:
+        inverse: 1 / sqrt(variance + eps).
+        fixed: whether they are the running ones, through which no gradient goes.
+    """
+
+    mean: Floats
+    inverse: Floats
+    fixed: bool
 
 
 class _NormLIF(torch.autograd.Function):
@@ -15,41 +34,35 @@ class _NormLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx,
-        current: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        neuron: Neuron,
-        leak: float,
-        eps: float,
-        fixed: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        form = layout.of(current, per_channel=True)
-        flat = form.flat(current)
-        mean, variance = fixed or moments.mean_and_variance(form, flat, len(weight))
-        mean, inverse = mean.double(), (variance.double() + eps).rsqrt()
-        gain = weight.double() * inverse
-        given = cpu.parameters(form, cpu.state_dtype(flat), leak, gain, bias - mean * gain, mean)
-        ctx.save_for_backward(flat, weight, bias, mean, inverse)
-        ctx.neuron, ctx.form, ctx.given, ctx.fixed = neuron, form, given, fixed is not None
-        ctx.mark_non_differentiable(mean, variance)
-        return form.shaped(cpu.spikes(neuron, form, flat, given)), mean, variance
+        ctx, current: Tensor, weight: Tensor, bias: Tensor, flat: Tensor, form: Layout, seen: Statistics, *neuron: Any
+    ) -> Tensor:
+        gain = _numbers(weight) * seen.inverse
+        shift = _numbers(bias) - seen.mean * gain
+        ctx.neuron, leak = neuron
+        ctx.given = cpu.parameters(form, cpu.state_dtype(flat), leak, gain, shift, seen.mean)
+        ctx.save_for_backward(flat, weight, bias)
+        ctx.form, ctx.seen = form, seen
+        return form.shaped(cpu.spikes(ctx.neuron, form, flat, ctx.given))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
-        flat, weight, bias, mean, inverse = ctx.saved_tensors
-        form = ctx.form
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        flat, weight, bias = ctx.saved_tensors
+        form, seen = ctx.form, ctx.seen
         out, sums = cpu.gradients(ctx.neuron, form, flat, form.flat(gradient), ctx.given, (False, True, True))
-        weight_gradient = form.parameter_gradient(sums[1], mean) * inverse
-        bias_gradient = form.parameter_gradient(sums[2], mean)
-        if not ctx.fixed:
+        _, weight_gradient, bias_gradient = form.channel_sums(sums)
+        weight_gradient = weight_gradient * seen.inverse
+        if not seen.fixed:
             count = flat.numel() / len(weight)
-            gain = weight.double() * inverse
-            slope = -gain * inverse * weight_gradient / count
-            moments.add_affine_(form, out, flat, slope, -gain * bias_gradient / count - slope * mean)
-        found = weight_gradient.to(weight.dtype), bias_gradient.to(bias.dtype)
-        return form.shaped(out), *found, None, None, None, None
+            gain = _numbers(weight) * seen.inverse
+            slope = -gain * seen.inverse * weight_gradient / count
+            moments.add_affine_(form, out, flat, slope, -gain * bias_gradient / count - slope * seen.mean)
+        found = (torch.from_numpy(x).to(to.dtype) for x, to in ((weight_gradient, weight), (bias_gradient, bias)))
+        return form.shaped(out), *found, None, None, None, None, None
+
+
+def _numbers(parameter: Tensor) -> Floats:
+    return parameter.detach().double().numpy()
 
 
 def fits(current: Tensor, norm: nn.BatchNorm2d) -> bool:
@@ -68,17 +81,27 @@ def norm_lif(current: Tensor, norm: nn.BatchNorm2d, leak: float, neuron: Neuron)
     """Spikes of LIF(norm(current)), [T, B, C, H, W]; updates the running statistics in training as `norm` would."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    fixed = None if norm.training else (norm.running_mean, norm.running_var)
-    spikes: Tensor
-    spikes, mean, variance = _NormLIF.apply(  # type: ignore[no-untyped-call]
-        current, norm.weight, norm.bias, neuron, leak, norm.eps, fixed
+    form = layout.of(current, per_channel=True)
+    with torch.no_grad():
+        flat = form.flat(current)
+        if norm.training:
+            mean, variance = moments.mean_and_variance(form, flat, len(norm.weight))
+            _keep(norm, mean, variance, current.numel() // len(norm.weight))
+        else:
+            mean, variance = _numbers(norm.running_mean), _numbers(norm.running_var)
+    seen = Statistics(mean, 1 / np.sqrt(variance + norm.eps), not norm.training)
+    spikes: Tensor = _NormLIF.apply(  # type: ignore[no-untyped-call]
+        current, norm.weight, norm.bias, flat, form, seen, neuron, leak
     )
-    if norm.training:
-        assert norm.momentum is not None
-        assert norm.num_batches_tracked is not None
-        count = current.numel() // len(norm.weight)
-        with torch.no_grad():
-            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-            norm.running_var.lerp_((variance * count / max(1, count - 1)).to(norm.running_var.dtype), norm.momentum)
-            norm.num_batches_tracked += 1
     return spikes
+
+
+def _keep(norm: nn.BatchNorm2d, mean: Floats, variance: Floats, count: int) -> None:
+    """Running statistics, as `norm` itself would."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.momentum is not None
+    assert norm.num_batches_tracked is not None
+    for running, value in ((norm.running_mean, mean), (norm.running_var, variance * count / max(1, count - 1))):
+        running.lerp_(torch.from_numpy(value).to(running.dtype), norm.momentum)
+    norm.num_batches_tracked += 1
