@@ -53,7 +53,12 @@ def on_currents(population: Population, output: Output, peak: int) -> Update:
 def on_spikes(
     population: Population, output: Output, peak: int, arriving: tuple[Arriving, ...], exponent: int, sums: type
 ) -> None:
-    """Run a whole window by events, compiled for the CPU; arguments as in `loihi.layer`."""
+    """Run a whole window on the spikes that arrive, compiled for the CPU.
+
+    Args:
+        peak: no |a_in| is larger.
+        arriving, exponent, sums: as in `loihi.layer`.
+    """
     from train.kernels import loihi
 
     cells = _cells(population).narrowest(peak)

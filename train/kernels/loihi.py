@@ -98,7 +98,15 @@ def layer(
     """
     sources = tuple((a.spikes, a.unit, a.segments, a.outputs, a.rows, a.patterns) for a in arriving)
     parts = min(threads.count(fired.size + sum(a.spikes.size for a in arriving)), len(fired))
-    arguments = (sources, exponent, np.empty(0, sums), *_constants(cells), *state, fired, _watched(membrane))
+    arguments: tuple[object, ...] = (
+        sources,
+        exponent,
+        np.empty(0, sums),
+        _constants(cells),
+        state,
+        fired,
+        _watched(membrane),
+    )
     threads.run(run_layer, parts, *arguments, POSITIONS, COUNTS)
 
 
@@ -111,7 +119,7 @@ def _run_scan(
     begin: int,
     steps_first: bool,
 ) -> None:
-    arguments = (current, *_constants(cells), *state, fired, _watched(membrane), begin, steps_first)
+    arguments = (current, _constants(cells), state, fired, _watched(membrane), begin, steps_first)
     threads.run(run_scan, threads.count(current.size), *arguments)
 
 

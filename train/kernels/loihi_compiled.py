@@ -114,19 +114,15 @@ def run_scan(
     part: int,
     parts: int,
     current: Any,
-    threshold: Any,
-    bias: Any,
-    keep_u: Any,
-    keep_v: Any,
-    subtract: bool,
-    u: Any,
-    v: Any,
+    cells: Any,
+    state: Any,
     fired: Any,
     membrane: Any,
     begin: int,
     steps_first: bool,
 ) -> None:
     """Every `parts`-th tile of every sample."""
+    (threshold, bias, keep_u, keep_v, subtract), (u, v) = cells, state
     samples, size = v.shape
     steps = current.shape[0] if steps_first else current.shape[1]
     tiles = (size + TILE - 1) // TILE
@@ -151,19 +147,15 @@ def run_layer(
     sources: Any,
     exponent: int,
     room: Any,
-    threshold: Any,
-    bias: Any,
-    keep_u: Any,
-    keep_v: Any,
-    subtract: bool,
-    u: Any,
-    v: Any,
+    cells: Any,
+    state: Any,
     fired: Any,
     membrane: Any,
     positions: Any,
     counts: Any,
 ) -> None:
     """Every `parts`-th sample."""
+    (threshold, bias, keep_u, keep_v, subtract), (u, v) = cells, state
     samples, steps, size = fired.shape
     inputs = 0
     for source in sources:

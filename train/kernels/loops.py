@@ -18,10 +18,10 @@ from numba import types
 from numba.extending import intrinsic
 
 from train.kernels import trace, vector
+from train.kernels.layout import LINE
 from train.surrogate import Surrogate
 
 compile_loop: Any = numba.njit(error_model="numpy", nogil=True)  # without Python's check for division by zero
-LINE = 64  # bytes of a cache line
 BFLOAT16_ONE = np.uint16(0x3F80)
 DIALECT = {
     "abs": "abs({0})",
