@@ -26,8 +26,8 @@ def spiking(fused: bool = True) -> nn.Module:
     for index, (inputs, outputs) in enumerate(WIDTHS):
         norm = layers.BatchNorm2d(outputs)
         lif = layers.LIF(leak=LEAK, threshold=THRESHOLD, surrogate=ATan(), detach_reset=True)
-        parts.append(layers.Conv2d(inputs, outputs, 3, padding=1, bias=False))
-        parts.extend([Chain(norm, lif)] if fused else [norm, lif])
+        conv = layers.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        parts.extend([Chain(conv, norm, lif)] if fused else [conv, norm, lif])
         if index in POOLED:
             parts.append(layers.AvgPool2d(2))
     return nn.Sequential(*parts, layers.Flatten(), layers.Linear(FEATURES, CLASSES), layers.MeanOverTime())

@@ -47,18 +47,23 @@ def norm_lif(
     threshold: float,
     surrogate: Surrogate,
     detach_reset: bool = False,
+    steps: int | None = None,
 ) -> Tensor:
     """Spikes of LIF(norm(current)), [T, B, C, H, W], as one operation where there is one; else one after the other.
 
+    With `steps` T, a current [1, B, C, H, W] is that of every step.
+
     Spikes can differ from those of the two operations only where the potential meets the threshold up to rounding.
     """
-    if isinstance(leak, float) and choose(current.device.type, surrogate, current.numel()) == "cpu":
+    steps = steps or len(current)
+    elements = steps * current.shape[1:].numel()
+    if isinstance(leak, float) and choose(current.device.type, surrogate, elements) == "cpu":
         from train.kernels import cpu
         from train.kernels import norm as fused
 
         if fused.fits(current, norm):
-            return fused.norm_lif(current, norm, leak, cpu.Neuron(threshold, surrogate, detach_reset))
-    return lif(norm(current), leak, threshold, surrogate, detach_reset=detach_reset)
+            return fused.norm_lif(current, norm, leak, cpu.Neuron(threshold, surrogate, detach_reset), steps)
+    return lif(norm(current.expand(steps, *current.shape[1:])), leak, threshold, surrogate, detach_reset=detach_reset)
 
 
 def choose(device: str, surrogate: Surrogate, elements: int) -> Backend:

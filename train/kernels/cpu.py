@@ -68,28 +68,32 @@ def parameters(
     return Parameters(*(form.tiles(value, dtype) for value in (leak, gain, bias, centre)))
 
 
-def spikes(neuron: Neuron, form: Layout, flat: Tensor, given: Parameters) -> Tensor:
-    """[T, M] current to [T, M] spikes of the same dtype."""
-    out = buffers.empty_strided(flat.shape, flat.stride(), flat.dtype)
+def spikes(neuron: Neuron, form: Layout, flat: Tensor, given: Parameters, steps: int) -> Tensor:
+    """[T, M] current, or [1, M] that is the same at all T `steps`, to [T, M] spikes of the same dtype."""
+    out = _empty(steps, flat)
     if flat.numel():
         kernels, _ = kernels_for(neuron, flat)
         arguments = (form.segment, array(flat), array(out), given.leak, given.gain, given.bias)
-        threads.run(kernels.forward, threads.count(flat.numel()), *arguments)
+        threads.run(kernels.forward, threads.count(out.numel()), *arguments)
     return out
+
+
+def _empty(steps: int, flat: Tensor) -> Tensor:
+    return buffers.empty_strided((steps, flat.shape[1]), (flat.shape[1], 1), flat.dtype)
 
 
 def gradients(
     neuron: Neuron, form: Layout, flat: Tensor, gradient: Tensor, given: Parameters, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor]:
-    """dL/dcurrent [T, M], and the sums [3, K, width or 1] that make dL/dleak, dL/dgain and dL/dbias, float64."""
-    parts = threads.count(flat.numel())
+    """dL/dcurrent of its shape, and the sums [3, K, width or 1] that make dL/dleak, dL/dgain and dL/dbias, float64."""
+    parts = threads.count(gradient.numel())
     sums = np.zeros((3, parts, form.rows, form.width if form.rows == 1 else 1))
-    out = buffers.empty_strided(flat.shape, flat.stride(), flat.dtype)
+    out = _empty(len(flat), flat)
     if flat.numel():
         kernels, traced = kernels_for(neuron, flat)
         x, values = array(flat), (given.leak, given.gain, given.bias)
-        unused = np.zeros((len(x), 0), given.leak.dtype)
-        slopes = unused if traced else _slopes(neuron, form, flat, kernels, values)
+        unused = np.zeros((len(gradient), 0), given.leak.dtype)
+        slopes = unused if traced else _slopes(neuron, form, flat, kernels, values, len(gradient))
         arguments = (
             form.segment,
             array(gradient),
@@ -105,10 +109,12 @@ def gradients(
     return out, torch.from_numpy(sums.sum(1))
 
 
-def _slopes(neuron: Neuron, form: Layout, flat: Tensor, kernels: tiles.Kernels, values: tuple[Any, ...]) -> Any:
+def _slopes(
+    neuron: Neuron, form: Layout, flat: Tensor, kernels: tiles.Kernels, values: tuple[Any, ...], steps: int
+) -> Any:
     """dS/dV by PyTorch, for a surrogate that does not translate."""
-    potential = torch.empty_like(flat, dtype=state_dtype(flat))
-    threads.run(kernels.potentials, threads.count(flat.numel()), form.segment, array(flat), potential.numpy(), *values)
+    potential = flat.new_empty((steps, flat.shape[1]), dtype=state_dtype(flat))
+    threads.run(kernels.potentials, threads.count(potential.numel()), form.segment, array(flat), potential.numpy(), *values)
     return neuron.surrogate.derivative(potential, neuron.threshold).contiguous().numpy()
 
 
@@ -124,7 +130,7 @@ class _LIF(torch.autograd.Function):
         ctx.save_for_backward(flat, *(value for value in values if isinstance(value, Tensor)))
         ctx.neuron, ctx.form, ctx.given = neuron, form, given
         ctx.is_tensor = [isinstance(value, Tensor) for value in values]
-        return form.shaped(spikes(neuron, form, flat, given))
+        return form.shaped(spikes(neuron, form, flat, given, len(flat)))
 
     @staticmethod
     @once_differentiable

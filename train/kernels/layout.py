@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,6 +29,10 @@ class Layout:
     segment: int
     width: int
     rows: int
+
+    def over(self, steps: int) -> Layout:
+        """The same for so many steps: frames lie alike."""
+        return replace(self, shape=torch.Size((steps, *self.shape[1:])))
 
     def flat(self, x: Tensor) -> Tensor:
         """[T, B, C, ...] to [T, M] in memory order; a view where `x` has this layout, else a copy."""

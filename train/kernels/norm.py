@@ -34,31 +34,41 @@ class _NormLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx, current: Tensor, weight: Tensor, bias: Tensor, flat: Tensor, form: Layout, seen: Statistics, *neuron: Any
+        ctx,
+        current: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        flat: Tensor,
+        form: Layout,
+        seen: Statistics,
+        neuron: Neuron,
+        leak: float,
+        steps: int,
     ) -> Tensor:
         gain = _numbers(weight) * seen.inverse
         shift = _numbers(bias) - seen.mean * gain
-        ctx.neuron, leak = neuron
         ctx.given = cpu.parameters(form, cpu.state_dtype(flat), leak, gain, shift, seen.mean)
         ctx.save_for_backward(flat, weight, bias)
-        ctx.form, ctx.seen = form, seen
-        return form.shaped(cpu.spikes(ctx.neuron, form, flat, ctx.given))
+        ctx.neuron, ctx.form, ctx.seen = neuron, form, seen
+        return form.over(steps).shaped(cpu.spikes(neuron, form, flat, ctx.given, steps))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         flat, weight, bias = ctx.saved_tensors
         form, seen = ctx.form, ctx.seen
-        out, sums = cpu.gradients(ctx.neuron, form, flat, form.flat(gradient), ctx.given, (False, True, True))
+        steps = len(gradient)
+        behind = form.over(steps).flat(gradient)
+        out, sums = cpu.gradients(ctx.neuron, form, flat, behind, ctx.given, (False, True, True))
         _, weight_gradient, bias_gradient = form.channel_sums(sums)
         weight_gradient = weight_gradient * seen.inverse
         if not seen.fixed:
-            count = flat.numel() / len(weight)
+            count = flat.numel() / len(weight)  # of a current that is the same at every step: sums of T slopes each
             gain = _numbers(weight) * seen.inverse
             slope = -gain * seen.inverse * weight_gradient / count
             moments.add_affine_(form, out, flat, slope, -gain * bias_gradient / count - slope * seen.mean)
         found = (torch.from_numpy(x).to(to.dtype) for x, to in ((weight_gradient, weight), (bias_gradient, bias)))
-        return form.shaped(out), *found, None, None, None, None, None
+        return form.shaped(out), *found, None, None, None, None, None, None
 
 
 def _numbers(parameter: Tensor) -> Floats:
@@ -77,8 +87,11 @@ def fits(current: Tensor, norm: nn.BatchNorm2d) -> bool:
     )
 
 
-def norm_lif(current: Tensor, norm: nn.BatchNorm2d, leak: float, neuron: Neuron) -> Tensor:
-    """Spikes of LIF(norm(current)), [T, B, C, H, W]; updates the running statistics in training as `norm` would."""
+def norm_lif(current: Tensor, norm: nn.BatchNorm2d, leak: float, neuron: Neuron, steps: int) -> Tensor:
+    """Spikes of LIF(norm(current)), [T, B, C, H, W]; updates the running statistics in training as `norm` would.
+
+    `current` has T steps, or one that is the same at all T.
+    """
     assert norm.running_mean is not None
     assert norm.running_var is not None
     form = layout.of(current, per_channel=True)
@@ -86,12 +99,12 @@ def norm_lif(current: Tensor, norm: nn.BatchNorm2d, leak: float, neuron: Neuron)
         flat = form.flat(current)
         if norm.training:
             mean, variance = moments.mean_and_variance(form, flat, len(norm.weight))
-            _keep(norm, mean, variance, current.numel() // len(norm.weight))
+            _keep(norm, mean, variance, steps * current[0].numel() // len(norm.weight))
         else:
             mean, variance = _numbers(norm.running_mean), _numbers(norm.running_var)
     seen = Statistics(mean, 1 / np.sqrt(variance + norm.eps), not norm.training)
     spikes: Tensor = _NormLIF.apply(  # type: ignore[no-untyped-call]
-        current, norm.weight, norm.bias, flat, form, seen, neuron, leak
+        current, norm.weight, norm.bias, flat, form, seen, neuron, leak, steps
     )
     return spikes
 

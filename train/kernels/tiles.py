@@ -16,6 +16,8 @@ from train.surrogate import Surrogate
 class Kernels:
     """Compiled functions; each does part p of P of the tiles and may run beside the others.
 
+    x is [T, M], or [1, M] where the current is the same at every step; then x_gradient, too, is the sum over T.
+
     forward(p, P, segment, x, spikes, leak, gain, bias)
     potentials(p, P, segment, x, potential, leak, gain, bias)
     backward(p, P, segment, gradient, x, x_gradient, leak, gain, bias, centre, given, sums, wanted)
@@ -62,7 +64,7 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
     load, store_product, one = storage.load, storage.store_product, storage.one
     step_back = loops.step_back_loop(surrogate, threshold, real, detach)
     fire, charge, fetch = loops.fire, loops.charge, loops.fetch
-    add_products, add_state_product = loops.add_products, loops.add_state_product
+    add, add_products, add_state_product = loops.add, loops.add_products, loops.add_state_product
     vth = real(threshold)
 
     def forward(part: int, parts: int, segment: int, x: Any, spikes: Any, leak: Any, gain: Any, bias: Any) -> None:
@@ -72,10 +74,11 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
         for k in range(first, last):
             a, b, row = tile(k, segment, width, rows)
             state[:] = 0
-            for t in range(x.shape[0]):
-                fetch(x[t, b : b + width])
+            for t in range(spikes.shape[0]):
+                at = t % x.shape[0]
+                fetch(x[at, b : b + width])
                 fetch(spikes[t, b : b + width])
-                fire(spikes[t, a:b], state, load(buffer, x[t, a:b]), leak[row], gain[row], bias[row], vth, one)
+                fire(spikes[t, a:b], state, load(buffer, x[at, a:b]), leak[row], gain[row], bias[row], vth, one)
 
     def potentials(part: int, parts: int, segment: int, x: Any, out: Any, leak: Any, gain: Any, bias: Any) -> None:
         rows, width = leak.shape
@@ -84,8 +87,9 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
         for k in range(first, last):
             a, b, row = tile(k, segment, width, rows)
             state[:] = 0
-            for t in range(x.shape[0]):
-                charge(out[t, a:b], state, load(buffer, x[t, a:b]), leak[row], gain[row], bias[row], vth)
+            for t in range(out.shape[0]):
+                xt = load(buffer, x[t % x.shape[0], a:b])
+                charge(out[t, a:b], state, xt, leak[row], gain[row], bias[row], vth)
 
     def backward(
         part: int,
@@ -103,7 +107,7 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
         wanted: Any,
     ) -> None:
         rows, width = leak.shape
-        steps = x.shape[0]
+        steps, moving = gradient.shape[0], x.shape[0] > 1
         potential = np.empty((steps, width), leak.dtype)
         carried, slope, buffer = loops.row(leak), loops.row(leak), loops.row(leak)
         leak_sum, gain_sum, bias_sum = loops.row(leak), loops.row(leak), loops.row(leak)
@@ -113,10 +117,11 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
             n = b - a
             carried[:], leak_sum[:], gain_sum[:], bias_sum[:] = 0, 0, 0, 0
             for t in range(steps):
-                fetch(x[t, b : b + width])
+                at = t % x.shape[0]
+                fetch(x[at, b : b + width])
                 fetch(gradient[t, b : b + width])
-                fetch(x_gradient[t, b : b + width])
-                xt = load(buffer, x[t, a:b])
+                fetch(x_gradient[at, b : b + width])
+                xt = load(buffer, x[at, a:b])
                 charge(potential[t, :n], carried, xt, leak[row], gain[row], bias[row], vth)
             carried[:] = 0
             for t in range(steps - 1, -1, -1):
@@ -124,9 +129,17 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
                 step_back(slope[:n], behind, potential[t], carried, leak[row], vth, given[t, a:b])
                 if wanted[0] and t > 0:
                     add_state_product(leak_sum, slope[:n], potential[t - 1], vth)
+                if not moving:
+                    add(bias_sum, slope[:n])
+                    continue
                 if wanted[1] or wanted[2]:
                     add_products(gain_sum, bias_sum, slope[:n], load(buffer, x[t, a:b]), centre[row])
                 store_product(x_gradient[t, a:b], gain[row], slope, buffer)
+            if not moving:
+                slope[:n] = bias_sum[:n]
+                bias_sum[:] = 0
+                add_products(gain_sum, bias_sum, slope[:n], load(buffer, x[0, a:b]), centre[row])
+                store_product(x_gradient[0, a:b], gain[row], slope, buffer)
             if wanted[0]:
                 collect(sums[0, part, row], leak_sum[:n])
             if wanted[1] or wanted[2]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from train.layers import repeated
+
 
 class Normalise(nn.Module):
     """(x - mean) / std per channel; [T, B, C, H, W] of raw pixel values to the same shape."""
@@ -18,4 +20,4 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+        return repeated.at_every_step((repeated.once(x) - self.mean) / self.std, len(x))
