@@ -114,7 +114,9 @@ def _slopes(
 ) -> Any:
     """dS/dV by PyTorch, for a surrogate that does not translate."""
     potential = flat.new_empty((steps, flat.shape[1]), dtype=state_dtype(flat))
-    threads.run(kernels.potentials, threads.count(potential.numel()), form.segment, array(flat), potential.numpy(), *values)
+    threads.run(
+        kernels.potentials, threads.count(potential.numel()), form.segment, array(flat), potential.numpy(), *values
+    )
     return neuron.surrogate.derivative(potential, neuron.threshold).contiguous().numpy()
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def once(x: Tensor) -> Tensor:
-    """[1, B, ...] of a tensor [T, B, ...] whose steps are one memory (`expand` made it) and need no gradient, else x."""
+    """[1, B, ...] of a tensor [T, B, ...] whose steps are one memory (by `expand`) and need no gradient, else x."""
     return x[:1] if len(x) > 1 and x.stride(0) == 0 and not x.requires_grad else x
 
 
