@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +33,19 @@ PEERS = (
     "sinabs",
     "sinabs-compiled",
 )
+COLUMNS = (
+    "row",
+    "input",
+    "precision",
+    "malloc",
+    "T",
+    "ms a step",
+    "x ReLU",
+    "peak MB",
+    "x ReLU",
+    "first step s",
+    "clean",
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,8 @@ class Options:
     peers_fp32_only: bool = True
     """Leave out the other libraries in bf16."""
     allocator: tuple[Literal["tuned", "glibc"], ...] = ("tuned",)
+    inputs: tuple[Literal["frames", "image"], ...] = ("frames",)
+    """T frames of their own, or one image that is shown at every step (direct coding)."""
     peers_python: Path = HERE.parent / "build" / "peers" / "bin" / "python"
     """Made by benchmarks/peers/build.py."""
     limit_s: float = 300.0
@@ -66,6 +81,7 @@ class Case:
     precision: str
     allocator: str
     steps: int
+    input: str
 
 
 def cases(options: Options) -> Iterator[Case]:
@@ -76,16 +92,17 @@ def cases(options: Options) -> Iterator[Case]:
                 for row in options.rows:
                     if row in PEERS and precision == "bf16" and options.peers_fp32_only:
                         continue
-                    yield Case(row, precision, allocator, steps)
+                    for given in options.inputs:
+                        yield Case(row, precision, allocator, steps, given)
 
 
 def job(case: Case, options: Options, caches: Path) -> Job:
     """How one round of a case is run."""
     python = str(options.peers_python) if case.row in PEERS else sys.executable
     numbers = (case.steps, options.batch, options.threads, options.samples)
-    command = [python, "-W", "ignore", str(HERE / "worker.py"), case.row, case.precision, case.allocator]
+    command = [python, "-W", "ignore", str(HERE / "worker.py"), case.row, case.precision, case.allocator, case.input]
     return Job(
-        f"{case.row} {case.precision} {case.allocator} T={case.steps}",
+        f"{case.row} {case.precision} {case.allocator} {case.input} T={case.steps}",
         [*command, *map(str, numbers)],
         options.limit_s,
         {"TORCHINDUCTOR_CACHE_DIR": str(caches / f"{case.row}-{case.steps}")},
@@ -94,23 +111,22 @@ def job(case: Case, options: Options, caches: Path) -> Job:
 
 def table(results: Mapping[Case, Found]) -> str:
     """The table in Markdown; the first step is that of the first round, which compiles."""
-    lines = [
-        "| row | precision | malloc | T | ms a step | x ReLU | peak MB | x ReLU | first step s | clean samples |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = [_line(COLUMNS), "|---" * len(COLUMNS) + "|"]
     measured = rounds.measured(results)
     for case, found in results.items():
+        what = (case.row, case.input, case.precision, case.allocator, str(case.steps))
         if case not in measured:
-            lines.append(f"| {case.row} | {case.precision} | {case.allocator} | {case.steps} | {found.reason} |")
+            lines.append(_line((*what, found.reason)))
             continue
-        limit = measured.get(Case("relu", case.precision, case.allocator, case.steps))
-        time = f"{found.seconds / limit.seconds:.2f}" if limit else ""
-        memory = f"{found.peak_mb / limit.peak_mb:.2f}" if limit else ""
-        lines.append(
-            f"| {case.row} | {case.precision} | {case.allocator} | {case.steps} | {found.mark}{1e3 * found.seconds:.0f}"
-            f" | {time} | {found.peak_mb:.0f} | {memory} | {found.said[0]['first_s']:.1f} | {found.counts} |"
-        )
+        limit = measured.get(replace(case, row="relu"))
+        time = (f"{found.mark}{1e3 * found.seconds:.0f}", f"{found.seconds / limit.seconds:.2f}" if limit else "")
+        memory = (f"{found.peak_mb:.0f}", f"{found.peak_mb / limit.peak_mb:.2f}" if limit else "")
+        lines.append(_line((*what, *time, *memory, f"{found.said[0]['first_s']:.1f}", found.counts)))
     return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def main(options: Options) -> None:

@@ -12,7 +12,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 from benchmarks.samples import memory_kb, on_cpu  # noqa: E402
 
 
-def main(row: str, precision: str, allocator: str, steps: int, batch: int, threads: int, samples: int) -> None:
+def main(
+    row: str, precision: str, allocator: str, given: str, steps: int, batch: int, threads: int, samples: int
+) -> None:
     """Print first step (s), peak memory over the state before it (MB), and every sample (s, part waited)."""
     if allocator == "tuned":
         from train import allocator as tuning
@@ -32,6 +34,8 @@ def main(row: str, precision: str, allocator: str, steps: int, batch: int, threa
     if row.startswith(("relu", "spikeproof")):
         model = model.to(memory_format=torch.channels_last)
     frames, labels = torch.randn(steps, batch, 3, 32, 32), torch.randint(10, (batch,))
+    if given == "image":
+        frames = frames[:1].expand(frames.shape)
     step = training(model, frames, labels, precision == "bf16")
     before = memory_kb("VmRSS")
     begin = time.perf_counter()
@@ -44,5 +48,5 @@ def main(row: str, precision: str, allocator: str, steps: int, batch: int, threa
 
 
 if __name__ == "__main__":
-    name, precision, allocator, *numbers = sys.argv[1:]
-    main(name, precision, allocator, *map(int, numbers))
+    name, precision, allocator, given, *numbers = sys.argv[1:]
+    main(name, precision, allocator, given, *map(int, numbers))
