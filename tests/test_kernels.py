@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from train import kernels
-from train.kernels import loops, reference, trace
-from train.layers import LIF, BatchNorm2d
+from train.kernels import loops, norm, reference, trace
+from train.layers import DALIF, IF, LIF, PLIF, AdaptiveLIF, BatchNorm2d
 from train.layers.chain import Chain
 from train.surrogate import ATan, Rectangle, Sigmoid, Surrogate, TanhWindow, Triangle
 
@@ -117,21 +117,35 @@ def test_falls_back_and_says_so_once(monkeypatch: pytest.MonkeyPatch, caplog: py
     kernels._slow.cache_clear()
 
 
-def modules(dtype: torch.dtype) -> tuple[Chain, nn.Sequential]:
-    """A fused pair and the same two modules in sequence."""
-    norm = BatchNorm2d(6).to(dtype)
-    nn.init.uniform_(norm.weight, 0.5, 1.5)
-    nn.init.uniform_(norm.bias)
-    lif = LIF(surrogate=Triangle())
-    return Chain(copy.deepcopy(norm), lif), nn.Sequential(norm, lif)
+CHANNELS = 6
+NEURONS = {
+    "lif": lambda: LIF(surrogate=Triangle(), detach_reset=True),
+    "if": IF,
+    "plif": PLIF,
+    "plif by channel": lambda: PLIF(channels=CHANNELS),
+    "da-lif": DALIF,
+    "da-lif by channel": lambda: DALIF(channels=CHANNELS),
+    "adaptive-lif": lambda: AdaptiveLIF(CHANNELS, surrogate=Unknown()),
+}
 
 
+def modules(dtype: torch.dtype, neuron: str = "lif") -> tuple[Chain, nn.Sequential]:
+    """A fused pair and the same two modules in sequence; what is learned differs from channel to channel."""
+    pair = nn.Sequential(BatchNorm2d(CHANNELS), NEURONS[neuron]()).to(dtype)
+    for parameter in pair.parameters():
+        nn.init.uniform_(parameter, 0.5, 1.5)
+    return Chain(*copy.deepcopy(pair)), pair
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("layout", [torch.Tensor.contiguous, channels_last])
-def test_batch_norm_and_lif_fused(layout, training: bool) -> None:  # type: ignore[no-untyped-def]
+def test_batch_norm_and_neuron_fused(layout, training: bool, neuron: str, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    pair = modules(torch.float64)
-    current = layout(torch.randn(4, 3, 6, 5, 7, dtype=torch.float64) * 3 + 20)
+    pair = modules(torch.float64, neuron)
+    calls: list[object] = []
+    monkeypatch.setattr(norm, "norm_lif", lambda *given, run=norm.norm_lif: calls.append(given) or run(*given))
+    current = layout(torch.randn(4, 3, CHANNELS, 5, 7, dtype=torch.float64) * 3 + 20)
     gradient = torch.randn_like(current)
     found = []
     for model in pair:
@@ -141,6 +155,7 @@ def test_batch_norm_and_lif_fused(layout, training: bool) -> None:  # type: igno
         spikes.backward(gradient)
         gradients = [parameter.grad for parameter in model.parameters()]
         found.append([spikes.detach(), x.grad, *gradients, *model.buffers()])
+    assert len(calls) == 1, "of the two, one is fused"
     for actual, expected in zip(*found, strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
 

@@ -46,10 +46,11 @@ def norm_lif(
     leak: float | Tensor,
     threshold: float,
     surrogate: Surrogate,
+    gain: float | Tensor = 1.0,
     detach_reset: bool = False,
     steps: int | None = None,
 ) -> Tensor:
-    """Spikes of LIF(norm(current)), [T, B, C, H, W], as one operation where there is one; else one after the other.
+    """Spikes of lif(norm(current)), [T, B, C, H, W], as one operation where there is one; else one after the other.
 
     With `steps` T, a current [1, B, C, H, W] is that of every step.
 
@@ -57,13 +58,13 @@ def norm_lif(
     """
     steps = steps or len(current)
     elements = steps * current.shape[1:].numel()
-    if isinstance(leak, float) and choose(current.device.type, surrogate, elements) == "cpu":
+    if choose(current.device.type, surrogate, elements) == "cpu":
         from train.kernels import cpu
         from train.kernels import norm as fused
 
         if fused.fits(current, norm):
-            return fused.norm_lif(current, norm, leak, cpu.Neuron(threshold, surrogate, detach_reset), steps)
-    return lif(norm(current.expand(steps, *current.shape[1:])), leak, threshold, surrogate, detach_reset=detach_reset)
+            return fused.norm_lif(current, norm, leak, cpu.Neuron(threshold, surrogate, detach_reset), gain, steps)
+    return lif(norm(current.expand(steps, *current.shape[1:])), leak, threshold, surrogate, gain, detach_reset)
 
 
 def choose(device: str, surrogate: Surrogate, elements: int) -> Backend:

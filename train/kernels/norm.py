@@ -1,4 +1,4 @@
-"""Batch norm and LIF as one operation on the CPU: its result is not written to memory, only the spikes are."""
+"""Batch norm and neuron as one operation on the CPU: its result is not written to memory, only the spikes are."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Statistics:
 
 
 class _NormLIF(torch.autograd.Function):
-    """Batch norm is gain x + shift with gain = weight / sqrt(var + eps), shift = bias - mean gain, inside the LIF."""
+    """Batch norm y = scale x + shift, scale = weight / sqrt(var + eps), inside the neuron that takes gain y."""
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
@@ -37,41 +37,51 @@ class _NormLIF(torch.autograd.Function):
         current: Tensor,
         weight: Tensor,
         bias: Tensor,
+        leak: float | Tensor,
+        gain: float | Tensor,
         flat: Tensor,
         form: Layout,
         seen: Statistics,
         neuron: Neuron,
-        leak: float,
         steps: int,
     ) -> Tensor:
-        gain = _numbers(weight) * seen.inverse
-        shift = _numbers(bias) - seen.mean * gain
-        ctx.given = cpu.parameters(form, cpu.state_dtype(flat), leak, gain, shift, seen.mean)
-        ctx.save_for_backward(flat, weight, bias)
+        scale = _numbers(weight) * seen.inverse
+        shift, own = _numbers(bias) - seen.mean * scale, _numbers(gain)
+        ctx.given = cpu.parameters(form, cpu.state_dtype(flat), leak, own * scale, own * shift, seen.mean)
+        ctx.save_for_backward(flat, weight, bias, *(x for x in (leak, gain) if isinstance(x, Tensor)))
+        ctx.leak, ctx.gain = (None if isinstance(x, Tensor) else x for x in (leak, gain))
         ctx.neuron, ctx.form, ctx.seen = neuron, form, seen
         return form.over(steps).shaped(cpu.spikes(neuron, form, flat, ctx.given, steps))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
-        flat, weight, bias = ctx.saved_tensors
+        flat, weight, bias, *others = ctx.saved_tensors
+        leak, gain = (others.pop(0) if x is None else x for x in (ctx.leak, ctx.gain))
         form, seen = ctx.form, ctx.seen
-        steps = len(gradient)
-        behind = form.over(steps).flat(gradient)
-        out, sums = cpu.gradients(ctx.neuron, form, flat, behind, ctx.given, (False, True, True))
-        _, weight_gradient, bias_gradient = form.channel_sums(sums)
-        weight_gradient = weight_gradient * seen.inverse
+        behind = form.over(len(gradient)).flat(gradient)
+        out, sums = cpu.gradients(ctx.neuron, form, flat, behind, ctx.given, (ctx.needs_input_grad[3], True, True))
+        leak_sums, centred, plain = form.channel_sums(sums)  # of dL/dV H, dL/dV (x - mean), dL/dV
+        own, scale = _numbers(gain), _numbers(weight) * seen.inverse
+        by_weight, by_bias = own * seen.inverse * centred, own * plain
         if not seen.fixed:
             count = flat.numel() / len(weight)  # of a current that is the same at every step: sums of T slopes each
-            gain = _numbers(weight) * seen.inverse
-            slope = -gain * seen.inverse * weight_gradient / count
-            moments.add_affine_(form, out, flat, slope, -gain * bias_gradient / count - slope * seen.mean)
-        found = (torch.from_numpy(x).to(to.dtype) for x, to in ((weight_gradient, weight), (bias_gradient, bias)))
-        return form.shaped(out), *found, None, None, None, None, None, None
+            slope = -scale * seen.inverse * by_weight / count
+            moments.add_affine_(form, out, flat, slope, -scale * by_bias / count - slope * seen.mean)
+        by_gain = scale * centred + _numbers(bias) * plain
+        found = ((by_weight, weight), (by_bias, bias), (leak_sums, leak), (by_gain, gain))
+        return form.shaped(out), *(_shaped(sums, to) for sums, to in found), None, None, None, None, None
 
 
-def _numbers(parameter: Tensor) -> Floats:
-    return parameter.detach().double().numpy()
+def _numbers(parameter: float | Tensor) -> Floats:
+    return np.asarray(parameter.detach().double() if isinstance(parameter, Tensor) else parameter, dtype=np.float64)
+
+
+def _shaped(sums: Floats, parameter: float | Tensor) -> Tensor | None:
+    """Sums of every channel as the gradient of a (C,) or scalar parameter; none for a number."""
+    if not isinstance(parameter, Tensor):
+        return None
+    return torch.from_numpy(sums if parameter.ndim else np.asarray(sums.sum())).to(parameter.dtype)
 
 
 def fits(current: Tensor, norm: nn.BatchNorm2d) -> bool:
@@ -86,8 +96,15 @@ def fits(current: Tensor, norm: nn.BatchNorm2d) -> bool:
     )
 
 
-def norm_lif(current: Tensor, norm: nn.BatchNorm2d, leak: float, neuron: Neuron, steps: int) -> Tensor:
-    """Spikes of LIF(norm(current)), [T, B, C, H, W]; updates the running statistics in training as `norm` would.
+def norm_lif(
+    current: Tensor,
+    norm: nn.BatchNorm2d,
+    leak: float | Tensor,
+    neuron: Neuron,
+    gain: float | Tensor,
+    steps: int,
+) -> Tensor:
+    """Spikes of lif(norm(current)), [T, B, C, H, W]; updates the running statistics in training as `norm` would.
 
     `current` has T steps, or one that is the same at all T.
     """
@@ -103,7 +120,7 @@ def norm_lif(current: Tensor, norm: nn.BatchNorm2d, leak: float, neuron: Neuron,
             mean, variance = _numbers(norm.running_mean), _numbers(norm.running_var)
     seen = Statistics(mean, 1 / np.sqrt(variance + norm.eps), not norm.training)
     spikes: Tensor = _NormLIF.apply(  # type: ignore[no-untyped-call]
-        current, norm.weight, norm.bias, flat, form, seen, neuron, leak, steps
+        current, norm.weight, norm.bias, leak, gain, flat, form, seen, neuron, steps
     )
     return spikes
 

@@ -6,14 +6,17 @@ from torch import Tensor, nn
 
 from train import kernels
 from train.layers.lif import LIF
+from train.layers.neurons import DALIF, IF, PLIF, AdaptiveLIF, LearnableNeuron
 from train.layers.repeated import at_every_step, once
 from train.layers.stateless import BatchNorm2d, Conv2d
+
+KNOWN = (Conv2d, BatchNorm2d, LIF, IF, PLIF, DALIF, AdaptiveLIF)
 
 
 class Chain(nn.Sequential):
     """`nn.Sequential` with the same modules, names and parameters, in fewer passes over memory; [T, B, C, H, W].
 
-    [BatchNorm2d, LIF] next to each other become one operation, whose spikes can differ from those of the two only
+    Batch norm and a neuron next to each other become one operation, whose spikes can differ from those of the two only
     where the potential meets the threshold up to rounding. Of an image that is the same at every step, convolutions
     are computed once. Neither where something listens to these modules (a forward hook), nor under symbolic tracing.
     """
@@ -25,15 +28,17 @@ class Chain(nn.Sequential):
         x, index = once(input), 0
         while index < len(modules):
             match modules[index : index + 2]:
-                case [BatchNorm2d() as norm, LIF() as lif] if _plain(norm, BatchNorm2d) and _plain(lif, LIF):
-                    x = kernels.norm_lif(x, norm, lif.leak, lif.threshold, lif.surrogate, lif.detach_reset, steps)
+                case [BatchNorm2d() as norm, LIF() | LearnableNeuron() as cell] if _plain(norm) and _plain(cell):
+                    numbers = (cell.leak, cell.threshold, cell.surrogate, cell.gain, cell.detach_reset)
+                    x = kernels.norm_lif(x, norm, *numbers, steps)
                     index += 2
                 case [module, *_]:
-                    x = module(x if _plain(module, Conv2d) else at_every_step(x, steps))
+                    once_is_enough = isinstance(module, Conv2d) and _plain(module)
+                    x = module(x if once_is_enough else at_every_step(x, steps))
                     index += 1
         return at_every_step(x, steps)
 
 
-def _plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module is of just this type and nothing listens to it."""
-    return type(module) is kind and not (module._forward_hooks or module._forward_pre_hooks)
+def _plain(module: nn.Module) -> bool:
+    """Whether a module is of just one of the known types and nothing listens to it."""
+    return type(module) in KNOWN and not (module._forward_hooks or module._forward_pre_hooks)

@@ -16,6 +16,8 @@ class LIF(nn.Module):
     Defaults: leak 0.25, threshold 0.5, hard reset to 0, as in the official FSTA-SNN code [C for FSTA, I else].
     """
 
+    gain = 1.0
+
     def __init__(
         self,
         leak: float = 0.25,

@@ -27,6 +27,8 @@ class IF(LIF):
 class LearnableNeuron(nn.Module):
     """What neurons with learnable leak or gain share."""
 
+    detach_reset = False
+
     def __init__(self, threshold: float, surrogate: Surrogate | None) -> None:
         super().__init__()
         self.threshold = threshold
