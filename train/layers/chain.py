@@ -33,8 +33,9 @@ class Chain(nn.Sequential):
                     x = kernels.norm_lif(x, norm, *numbers, steps)
                     index += 2
                 case [module, *_]:
-                    once_is_enough = isinstance(module, Conv2d) and _plain(module)
-                    x = module(x if once_is_enough else at_every_step(x, steps))
+                    if not (isinstance(module, Conv2d) and _plain(module)):
+                        x = at_every_step(x, steps)
+                    x = module(x)
                     index += 1
         return at_every_step(x, steps)
 

@@ -11,5 +11,5 @@ def once(x: Tensor) -> Tensor:
 
 
 def at_every_step(x: Tensor, steps: int) -> Tensor:
-    """[T, B, ...] of [1, B, ...], without a copy; a tensor [T, B, ...] as it is."""
-    return x if len(x) == steps else x.expand(steps, *x.shape[1:])
+    """[T, B, ...] of a tensor [1, B, ...], without a copy; a tensor of all steps, or what is none, as it is."""
+    return x.expand(steps, *x.shape[1:]) if isinstance(x, Tensor) and len(x) < steps else x
