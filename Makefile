@@ -28,7 +28,7 @@ setup: .venv/.ready
 	touch $@
 
 demo: setup
-	$(BIN)/python -m train --preset digits --out $(RUN)
+	$(BIN)/python -m train --preset digits --out $(RUN) --overwrite
 	$(BIN)/python -m export $(RUN) --target loihi2
 	$(BIN)/python -m sim $(RUN)
 	$(BIN)/python -m deploy $(RUN)

@@ -16,6 +16,7 @@ import pytest
 
 from export.store import read_network, write_network
 from train import runs
+from train.config import TrainConfig, to_json
 from train.console import main
 
 
@@ -390,6 +391,8 @@ def test_network_with_no_spikes(run: Path, tmp_path: Path, capsys: pytest.Captur
         (("--time-steps", "0"), "--time-steps 0"),
         (("--device", "abacus"), "--device abacus"),
         (("--resume",), "--resume needs --out"),
+        (("--resume", "--out", "x", "--preset", "digits"), "takes its options from the run"),
+        (("--out", "/proc/nothing/here"), "/proc/nothing"),
         (("--preset", "digits", "--config", "x"), "can't use both"),
     ],
 )
@@ -407,6 +410,35 @@ def test_training_options_that_make_no_sense(
         main(module.Options, module.command, "train", lambda: module._defaults(list(arguments)), list(arguments))
     assert end.value.code == 2
     assert message in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "holds a trained network (--resume to go on with it"),
+        ("--resume --seed 9 --leak 0.5", "--resume with another --leak, --seed"),
+    ],
+)
+def test_a_run_is_neither_lost_nor_changed_unasked(
+    arguments: str, message: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = (run / runs.CONFIG, run / runs.CHECKPOINT)
+    before = [path.read_bytes() for path in files]
+    assert call("train", "--out", run, *arguments.split()) == 2
+    assert message in error_line(capsys)
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_resume_before_the_first_checkpoint_and_with_damaged_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = TrainConfig(train_samples=64, epochs=1, device="cpu")
+    runs.write_json(tmp_path / runs.CONFIG, to_json(config, {}))
+    assert call("train", "--resume", "--out", tmp_path) == 0
+    assert "interrupted in its first epoch" in capsys.readouterr().out
+    (tmp_path / runs.METRICS).write_text("{")
+    assert call("train", "--resume", "--epochs", "2", "--out", tmp_path) == 2
+    assert "metrics.jsonl: line 1 is no row" in error_line(capsys)
 
 
 def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

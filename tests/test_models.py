@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from train import choices, layers, losses, models
 from train.config import LossConfig, ModelConfig, TrainConfig, from_json, to_json
+from train.data.catalogue import entry
 from train.data.spec import DataSpec
 from train.errors import UserError
 from train.models import Classifier
@@ -255,6 +256,34 @@ def test_model_config_refuses(changes: dict[str, object], message: str) -> None:
 def test_train_config_refuses(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         TrainConfig(**changes)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_build_on_their_data(name: str) -> None:
+    config, spec = PRESETS[name], entry(PRESETS[name].dataset).spec
+    steps = config.model.time_steps
+    with torch.device("meta"):  # shapes only
+        model = models.build(config.model, spec).eval()
+        assert model.logits(torch.empty(steps, B, *spec.shape)).shape == (steps, B, spec.classes)
+
+
+def test_presets_have_the_numbers_of_the_papers() -> None:
+    """The table of official settings of FSTA-SNN, and the stem that its ResNet-18 has on ImageNet."""
+    found = {
+        name: (p.epochs, p.batch_size, p.optimizer, p.learning_rate, p.weight_decay, p.warmup_epochs, p.precision)
+        for name, p in PRESETS.items()
+        if name.startswith("fsta")
+    }
+    assert found == {
+        "fsta-cifar10": (600, 128, "sgd", 0.1, 0.0, 10, "fp32"),
+        "fsta-cifar100": (600, 128, "sgd", 0.1, 1e-4, 0, "fp32"),
+        "fsta-dvs": (500, 32, "sgd", 0.02, 1e-4, 10, "bf16"),
+        "fsta-gesture": (200, 4, "lamb", 5e-3, 0.02, 0, "bf16"),
+        "fsta-imagenet": (120, 64, "lamb", 1.5e-3, 0.01, 5, "bf16"),
+    }
+    assert PRESETS["fsta-imagenet"].model.model == "resnet-18-imagenet"
+    for name in ("ts-snn-cifar10", "staa-cifar10"):  # follow its recipe
+        assert replace(PRESETS[name], model=PRESETS["fsta-cifar10"].model) == PRESETS["fsta-cifar10"]
 
 
 @pytest.mark.parametrize("name", PRESETS)

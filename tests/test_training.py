@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from train import checkpoint, data, kernels, loop, models, optimise, runs
-from train.choices import DistillName
+from train.choices import DistillName, OptimizerName
 from train.config import ModelConfig, TrainConfig, from_json, to_json
 from train.errors import UserError
 from train.surrogate import TanhWindow
@@ -77,29 +77,53 @@ def trained(run: Path, config: TrainConfig, resume: bool = False) -> dict[str, t
     return checkpoint.load(run / runs.CHECKPOINT).model
 
 
-def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = trained(tmp_path / "whole", SMALL)
+class StoppedError(Exception):
+    """Where a run is killed."""
 
-    class StoppedError(Exception):
-        pass
 
+def stopped(run: Path, config: TrainConfig, epoch: int, saved: bool) -> None:
+    """Train until an epoch's row is written, and with `saved` its checkpoint, too."""
     real = checkpoint.save
 
-    def save_and_stop(path: Path, epoch: int, *rest: object) -> None:
-        real(path, epoch, *rest)  # type: ignore[arg-type]
-        if epoch == 1:
+    def save_and_stop(path: Path, done: int, *rest: object) -> None:
+        if done < epoch or saved:
+            real(path, done, *rest)  # type: ignore[arg-type]
+        if done == epoch:
             raise StoppedError
 
-    monkeypatch.setattr(checkpoint, "save", save_and_stop)
-    with pytest.raises(StoppedError):
-        loop.train(SMALL, tmp_path / "parts")
-    monkeypatch.setattr(checkpoint, "save", real)
-    parts = trained(tmp_path / "parts", SMALL, resume=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_stop)
+        with pytest.raises(StoppedError):
+            loop.train(config, run)
+
+
+def rows(run: Path) -> list[dict[str, object]]:
+    """The rows of a run, but for its speed."""
+    found = [json.loads(line) for line in (run / runs.METRICS).read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "samples_per_second"} for row in found]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "saved"), [("sgd", True), ("sgd", False), ("adamw", True), ("lamb", True)], ids=str
+)
+def test_resumed_run_equals_an_uninterrupted_one(optimizer: OptimizerName, saved: bool, tmp_path: Path) -> None:
+    """Killed behind an epoch, or between its row and its checkpoint; the rows are those of the whole run, too."""
+    rate = 0.1 if optimizer == "sgd" else 0.005
+    config = replace(SMALL, optimizer=optimizer, learning_rate=rate, train_samples=400)
+    whole = trained(tmp_path / "whole", config)
+    stopped(tmp_path / "parts", config, 2, saved)
+    parts = trained(tmp_path / "parts", config, resume=True)
     assert whole.keys() == parts.keys()
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=0, msg=name)
-    rows = [json.loads(line) for line in (tmp_path / "parts" / runs.METRICS).read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [2, 3] or [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+def test_more_samples_than_there_are(tmp_path: Path) -> None:
+    """All of them then: the mean loss and the learning rate are of as many batches as an epoch has."""
+    for name, samples in (("all", 0), ("more", 5000)):
+        loop.train(replace(SMALL, epochs=2, train_samples=samples), tmp_path / name)
+    assert rows(tmp_path / "more") == rows(tmp_path / "all")
 
 
 def test_killed_training_leaves_a_run_that_resumes(tmp_path: Path) -> None:

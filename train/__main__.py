@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,8 @@ import tyro
 from train import allocator, config, presets, runs
 from train.console import console, main
 from train.errors import UserError
+
+FREE = ("--epochs", "--data-dir", "--teacher", "--device", "--workers", "--evaluate-every", "--tensorboard")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,10 @@ class Options:
     no_malloc_tuning: bool = False
     """Leave the C library's allocator alone: slower for large T, and memory goes back to the system at once."""
     resume: bool = False
-    """Go on with the run in --out where it was interrupted."""
+    """Go on with the run in --out where it was interrupted; of its options, only those below may change:
+    --epochs, --data-dir, --teacher, --device, --workers, --evaluate-every, --tensorboard."""
+    overwrite: bool = False
+    """Train anew into a run folder that holds a trained network, which is lost."""
 
 
 def _peek(arguments: list[str], flag: str) -> str | None:
@@ -53,6 +59,8 @@ def _defaults(arguments: list[str]) -> Options:
     if name and file:
         raise UserError("can't use both --preset and --config")
     if "--resume" in arguments:
+        if name or file:
+            raise UserError("--resume takes its options from the run, not from --preset or --config")
         if not out:
             raise UserError("--resume needs --out, the run folder to go on with")
         return Options(train=config.from_json(Path(out) / runs.CONFIG))
@@ -69,8 +77,28 @@ def command(options: Options) -> None:
     from train import loop  # torch is slow to import: --help should not wait for it
 
     run = options.out or runs.ROOT / f"{options.train.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-    loop.train(options.train, run, options.resume)
-    console.print(f"next: python -m export {run} --target loihi2")
+    _check(options, run)
+    loop.train(options.train, run, options.resume and (run / runs.CHECKPOINT).exists())
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the one that wrote the run
+        console.print(f"next: python -m export {run} --target loihi2")
+
+
+def _check(options: Options, run: Path) -> None:
+    """A run folder holds one network with the options that made it.
+
+    Raises:
+        UserError: it would lose its network, or go on with other options.
+    """
+    if options.resume:
+        changed = [x for x in config.differences(config.from_json(run / runs.CONFIG), options.train) if x not in FREE]
+        if changed:
+            hint = "train anew in another folder"
+            raise UserError(f"--resume with another {', '.join(changed)}", where=str(run), hint=hint)
+        if not (run / runs.CHECKPOINT).exists():
+            console.print(f"{run} was interrupted in its first epoch: from the start")
+    elif (run / runs.CHECKPOINT).exists() and not options.overwrite:
+        hint = "--resume to go on with it, --overwrite to lose it, or another --out"
+        raise UserError("holds a trained network", where=str(run), hint=hint)
 
 
 if __name__ == "__main__":

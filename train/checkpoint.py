@@ -102,9 +102,14 @@ def restore_model(checkpoint: Checkpoint, model: nn.Module, where: Path) -> None
 
 
 def restore_optimiser(checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Load the optimiser's state, parameter by parameter."""
+    """Load the optimiser's state, parameter by parameter; what is of its shape lies in memory as the parameter does.
+
+    Sums over such tensors, as LAMB's norms, are rounded in the order of memory.
+    """
     for name, parameter in model.named_parameters():
         for key, value in checkpoint.optimiser.items():
             owner, _, slot = key.rpartition(".")
             if owner == name:
-                optimiser.state[parameter][slot] = value.to(parameter.device)
+                like = parameter if value.shape == parameter.shape else value
+                held = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
+                optimiser.state[parameter][slot] = held.copy_(value)

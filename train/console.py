@@ -53,6 +53,12 @@ def main(
     except BrokenPipeError:  # the reader of our output has seen enough, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_OK)
+    except OSError as error:  # a full disk, a folder that cannot be written
+        if debug:
+            traceback.print_exc()
+        errors.print("[bold red]error:[/] ", end="")
+        errors.print(str(error), markup=False)
+        sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         errors.print("interrupted")
         sys.exit(130)

@@ -38,6 +38,14 @@ class Processes:
         distributed.all_reduce(tensor)
         return int(tensor)
 
+    def mean(self, value: torch.Tensor) -> float:
+        """The mean of a scalar tensor over all processes."""
+        if self.world == 1:
+            return float(value)
+        total = value.clone()
+        distributed.all_reduce(total)
+        return float(total) / self.world
+
     def gather(self, value: Value) -> list[Value] | None:
         """The values of all processes, in the order of their ranks, for the first process; None for the others.
 

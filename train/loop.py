@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import platform
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -193,6 +195,7 @@ def _forget_previous(run: Path) -> None:
     """A new training run invalidates what an older one in the same folder left."""
     made = (runs.MODEL_NIR, *runs.OF_A_NETWORK, runs.ATTENTION, runs.EQUIVALENCE, runs.ACTIVITY)
     runs.remove(run, (runs.CHECKPOINT, runs.METRICS, *made))
+    shutil.rmtree(run / runs.TENSORBOARD, ignore_errors=True)
 
 
 def _epoch_and_test(session: Session, epoch: int, run: Path, metrics: Metrics | None, bar: Progress | None) -> float:
@@ -203,11 +206,12 @@ def _epoch_and_test(session: Session, epoch: int, run: Path, metrics: Metrics | 
     tested = epoch == last or (epoch + 1) % every == 0
     accuracy = evaluate(session) / len(session.dataset.test) if tested else float("nan")
     if metrics is not None:
-        checkpoint.save(run / runs.CHECKPOINT, epoch + 1, session.model, session.optimiser)
         speed = _samples(session) / seconds
         phase = "integer" if is_prepared(session.model) else "float"
         row: dict[str, float | str] = {"phase": phase, "loss": loss, "samples_per_second": round(speed, 1)}
         metrics.write(epoch + 1, row | ({"test_accuracy": accuracy} if tested else {}))
+        # After its row: a run that is killed between the two does the epoch again, and its row with it.
+        checkpoint.save(run / runs.CHECKPOINT, epoch + 1, session.model, session.optimiser)
         if bar is not None:
             shown = f"  test {accuracy:.2%}" if tested else ""
             note = f"loss {loss:.3f}{shown}  {speed:,.0f} samples/s"
@@ -216,7 +220,7 @@ def _epoch_and_test(session: Session, epoch: int, run: Path, metrics: Metrics | 
 
 
 def _samples(session: Session) -> int:
-    return session.config.train_samples or len(session.dataset.train)
+    return min(session.config.train_samples or sys.maxsize, len(session.dataset.train))
 
 
 def batch_count(session: Session) -> int:
@@ -277,7 +281,7 @@ def run_epoch(session: Session, epoch: int, bar: Progress | None) -> float:
         total += loss.detach()
         if bar is not None:
             bar.advance(bar.task_ids[0])
-    mean = float(total) / count
+    mean = session.processes.mean(total) / count
     if not math.isfinite(mean):
         raise UserError(f"the loss is {mean} in epoch {epoch + 1}", hint="lower --learning-rate")
     return mean

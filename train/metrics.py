@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ class Metrics:
                     self._events.add_scalar(name, value, epoch)
 
     def last(self, name: str) -> float:
-        """A value of the last row."""
-        return float(self._rows[-1][name])
+        """A value of the last row that has it; not a number without one."""
+        return next((float(row[name]) for row in reversed(self._rows) if name in row), math.nan)
 
     def close(self) -> None:
         """Flush what TensorBoard has not written yet."""
@@ -42,9 +43,22 @@ class Metrics:
 
 
 def read(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl, none where there is no such file."""
+    """The rows of a run's metrics.jsonl, none where there is no such file.
+
+    Raises:
+        UserError: a line that is no row.
+    """
     path = run / runs.METRICS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_text(errors="replace").splitlines() if path.is_file() else (), 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+            raise UserError(f"line {number} is no row of an epoch", where=str(path), hint="remove the file to go on")
+        rows.append(row)
+    return rows
 
 
 def _writer(run: Path) -> Any:
@@ -52,4 +66,4 @@ def _writer(run: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--tensorboard needs the tensorboard package", hint="pip install tensorboard") from error
-    return SummaryWriter(str(run / "tensorboard"))
+    return SummaryWriter(str(run / runs.TENSORBOARD))

@@ -38,7 +38,7 @@ _FSTA_CIFAR100 = replace(
     weight_decay=1e-4,
     warmup_epochs=0,
 )
-# ... CIFAR10-DVS in 10 frames of 64 x 64, rate 0.02, 500 epochs, batch 32, mixup 0.5 [C]
+# ... CIFAR10-DVS in 10 frames of 64 x 64, rate 0.02, 500 epochs, batch 32, mixup 0.5, mixed precision [C]
 _FSTA_DVS = replace(
     _FSTA_CIFAR10,
     model=ModelConfig(model="resnet-20", time_steps=10, attention="fsta"),
@@ -49,9 +49,10 @@ _FSTA_DVS = replace(
     weight_decay=1e-4,
     augment="snn-augment-wide",
     mixup=0.5,
+    precision="bf16",
 )
 
-# ... DVS128 Gesture in 16 frames, LAMB from 5e-3 to 1e-5, decay 0.02, 200 epochs, batch 4, BCE [C]
+# ... DVS128 Gesture in 16 frames, LAMB from 5e-3 to 1e-5, decay 0.02, 200 epochs, batch 4, BCE, mixed precision [C]
 _FSTA_GESTURE = replace(
     _FSTA_CIFAR10,
     model=ModelConfig(model="resnet-20", time_steps=16, attention="fsta"),
@@ -64,6 +65,7 @@ _FSTA_GESTURE = replace(
     warmup_epochs=0,
     loss="bce",
     augment="none",
+    precision="bf16",
 )
 
 # ... ImageNet: ResNet-18, T = 4, LAMB from 1.5e-3 to 1.5e-5, decay 0.01, 120 epochs, batch 64, RandAugment, every
@@ -71,7 +73,7 @@ _FSTA_GESTURE = replace(
 # its colour jitter off beside RandAugment. The published code cannot run this recipe: it has no path for ImageNet.
 _FSTA_IMAGENET = replace(
     _FSTA_CIFAR10,
-    model=ModelConfig(model="resnet-18", time_steps=4, attention="fsta"),
+    model=ModelConfig(model="resnet-18-imagenet", time_steps=4, attention="fsta"),
     dataset="imagenet",
     epochs=120,
     batch_size=64,
@@ -92,14 +94,14 @@ _FSTA_IMAGENET = replace(
 
 # TS-SNN: ResNet-19 and T = 2 [I]; alpha 0.5 and 32 folds [S]; recipe of FSTA-SNN [I]
 _TS_SNN_CIFAR100 = replace(_FSTA_CIFAR100, model=ModelConfig(model="resnet-19", time_steps=2, temporal_shift=True))
-_TS_SNN_CIFAR10 = replace(_TS_SNN_CIFAR100, dataset="cifar10", weight_decay=0.0)
+_TS_SNN_CIFAR10 = replace(_FSTA_CIFAR10, model=_TS_SNN_CIFAR100.model)
 
 # STAA-SNN: ResNet-19, T = 4 [S], adaptive LIF and rectangular surrogate [S]; SGD from 0.1 [S], the rest as FSTA-SNN [I]
 _STAA_CIFAR100 = replace(
     _FSTA_CIFAR100,
     model=ModelConfig(model="resnet-19", time_steps=4, neuron="adaptive-lif", attention="staa"),
 )
-_STAA_CIFAR10 = replace(_STAA_CIFAR100, dataset="cifar10", weight_decay=0.0)
+_STAA_CIFAR10 = replace(_FSTA_CIFAR10, model=_STAA_CIFAR100.model)
 
 # DA-LIF: nothing of network, T and recipe is known [U]; ResNet-20 and T = 4 are this project's choice
 _DA_LIF_CIFAR10 = replace(_FSTA_CIFAR10, model=ModelConfig(model="resnet-20", time_steps=4, neuron="da-lif"))

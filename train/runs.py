@@ -22,6 +22,7 @@ ROOT = Path("runs")
 CONFIG = "config.json"
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 MODEL_NIR = "model.nir"
 NETWORK = "network.h5"
 NETWORK_NETX = "network.net"
