@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -44,6 +45,8 @@ def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
     script.write_text(TRAIN_AND_COUNT_THREADS)
     one = train(tmp_path / "one", "-m", "train")
     two = train(tmp_path / "two", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script))
+    losses = [json.loads((tmp_path / name / runs.METRICS).read_text())["loss"] for name in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5), "the mean over both processes"
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from train import choices, layers, losses, models
 from train.config import LossConfig, ModelConfig, TrainConfig, from_json, to_json
-from train.data.catalogue import entry
+from train.data.catalogue import ENTRIES
 from train.data.spec import DataSpec
 from train.errors import UserError
 from train.models import Classifier
@@ -260,11 +260,15 @@ def test_train_config_refuses(changes: dict[str, object], message: str) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_build_on_their_data(name: str) -> None:
-    config, spec = PRESETS[name], entry(PRESETS[name].dataset).spec
+    config, spec = PRESETS[name], ENTRIES[PRESETS[name].dataset].spec
     steps = config.model.time_steps
     with torch.device("meta"):  # shapes only
         model = models.build(config.model, spec).eval()
         assert model.logits(torch.empty(steps, B, *spec.shape)).shape == (steps, B, spec.classes)
+
+
+def test_every_data_set_has_a_quick_preset() -> None:
+    assert {p.dataset for name, p in PRESETS.items() if name.startswith("quick-")} == set(ENTRIES) - {"digits"}
 
 
 def test_presets_have_the_numbers_of_the_papers() -> None:

@@ -126,6 +126,11 @@ def test_more_samples_than_there_are(tmp_path: Path) -> None:
     assert rows(tmp_path / "more") == rows(tmp_path / "all")
 
 
+def test_tested_on_part_of_the_test_set(tmp_path: Path) -> None:
+    accuracy = loop.train(replace(SMALL, epochs=1, test_samples=7), tmp_path)
+    assert round(accuracy * 7, 6) in range(8)
+
+
 def test_killed_training_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [

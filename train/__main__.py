@@ -30,7 +30,8 @@ class Options:
 
     train: Annotated[config.TrainConfig, tyro.conf.arg(name="")] = field(default_factory=config.TrainConfig)
     preset: str | None = None
-    """Start from a recipe by name, for example digits or ts-snn-cifar10. Other options override it."""
+    """Start from a recipe by name, for example digits or ts-snn-cifar10 (docs/training.md lists them). Other options
+    override it."""
     config: Path | None = None
     """Start from the config.json of another run. Other options override it."""
     out: Path | None = None

@@ -141,6 +141,8 @@ class TrainConfig(LossConfig):
     """Folder that holds the data set's published folder; nothing is downloaded."""
     train_samples: int = 0
     """Train on this many samples, evenly spread over the training set; 0 for all."""
+    test_samples: int = 0
+    """Test on this many samples, evenly spread over the test set; 0 for all."""
     augment: str = "none"
     """Augmentation: none, flip, crop-flip, crop-flip-cutout, autoaugment, randaugment, roll, events,
     snn-augment-wide."""
@@ -206,6 +208,7 @@ class TrainConfig(LossConfig):
             ("final_learning_rate", 0.0),
             ("warmup_epochs", 0),
             ("train_samples", 0),
+            ("test_samples", 0),
             ("workers", 0),
             ("evaluate_every", 1),
             ("seed", 0),

@@ -6,7 +6,6 @@ import copy
 import math
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -138,7 +137,9 @@ def session_of(
         synchronise(model)
     return Session(
         config=config,
-        dataset=dataset,
+        dataset=data.Dataset(
+            dataset.spec, _part(dataset.train, config.train_samples), _part(dataset.test, config.test_samples)
+        ),
         augmentation=augment.recipe(config.augment, dataset.spec),
         mixing=augment.mixing(config.mixup, config.cutmix, config.mix_probability),
         model=model,
@@ -148,6 +149,10 @@ def session_of(
         device=device,
         processes=processes,
     )
+
+
+def _part(split: data.Split, samples: int) -> data.Split:
+    return data.Subset(split, data.spread(len(split), samples)) if samples else split
 
 
 def _stepper(model: models.Classifier, processes: Processes, device: torch.device) -> nn.Module:
@@ -206,7 +211,7 @@ def _epoch_and_test(session: Session, epoch: int, run: Path, metrics: Metrics | 
     tested = epoch == last or (epoch + 1) % every == 0
     accuracy = evaluate(session) / len(session.dataset.test) if tested else float("nan")
     if metrics is not None:
-        speed = _samples(session) / seconds
+        speed = len(session.dataset.train) / seconds
         phase = "integer" if is_prepared(session.model) else "float"
         row: dict[str, float | str] = {"phase": phase, "loss": loss, "samples_per_second": round(speed, 1)}
         metrics.write(epoch + 1, row | ({"test_accuracy": accuracy} if tested else {}))
@@ -219,22 +224,15 @@ def _epoch_and_test(session: Session, epoch: int, run: Path, metrics: Metrics | 
     return accuracy
 
 
-def _samples(session: Session) -> int:
-    return min(session.config.train_samples or sys.maxsize, len(session.dataset.train))
-
-
 def batch_count(session: Session) -> int:
     """Batches of an epoch in this process."""
-    return data.batch_count(_samples(session), session.config.batch_size, session.processes.world)
+    return data.batch_count(len(session.dataset.train), session.config.batch_size, session.processes.world)
 
 
 def _batches(session: Session, epoch: int) -> Iterator[data.Batch]:
     config, processes = session.config, session.processes
-    split = session.dataset.train
-    if config.train_samples:
-        split = data.Subset(split, data.spread(len(split), config.train_samples))
     return data.training_batches(
-        split,
+        session.dataset.train,
         config.batch_size,
         config.seed,
         epoch,
@@ -289,7 +287,7 @@ def run_epoch(session: Session, epoch: int, bar: Progress | None) -> float:
 
 @torch.no_grad()
 def evaluate(session: Session) -> int:
-    """Number of correct answers on the test split, over all processes."""
+    """Number of correct answers on the session's test samples, over all processes."""
     session.model.eval()
     place, spec = session.processes, session.dataset.spec
     correct = 0

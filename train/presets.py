@@ -148,8 +148,19 @@ _HTA_KL_CIFAR10 = replace(
 _QUICK = TrainConfig(model=ModelConfig(temporal_shift=True), epochs=10, batch_size=64, train_samples=5000)
 
 
+# ... and fewer of what is large: frames of 64 x 64 and 128 x 128, photographs of 224 x 224.
+_QUICK_LARGE = replace(
+    _QUICK, model=ModelConfig(temporal_shift=True, width=0.5), epochs=5, train_samples=2000, test_samples=1000
+)
+_QUICK_IMAGENET = replace(_QUICK_LARGE, epochs=3, train_samples=1000, test_samples=500, augment="flip")
+
+
 def _quick(dataset: str) -> TrainConfig:
     """The quick recipe for a data set; clips get no augmentation, photographs of 32 x 32 crop and flip."""
+    if dataset == "imagenet":
+        return replace(_QUICK_IMAGENET, dataset=dataset)
+    if dataset in ("tiny-imagenet", "dvs128-gesture", "cifar10-dvs"):
+        return replace(_QUICK_LARGE, dataset=dataset)
     augment = "crop-flip" if dataset in ("cifar10", "cifar100") else "none"
     return replace(_QUICK, dataset=dataset, augment=augment)
 
@@ -160,6 +171,7 @@ _QUICK_SETS = (
     "mnist",
     "fashion-mnist",
     "tiny-imagenet",
+    "imagenet",
     "n-mnist",
     "dvs128-gesture",
     "cifar10-dvs",

@@ -21,6 +21,9 @@ def load(run: Path, spec: data.DataSpec, device: torch.device) -> Teacher:
     Raises:
         UserError: there is no such run, or it was trained for other classes or frames.
     """
+    if not run.is_dir():
+        hint = f"train it first: python -m train --neuron relu --time-steps 1 --out {run}, or a teacher's --preset"
+        raise UserError("no such run to learn from", where=str(run), hint=hint)
     trained = restore(run)
     if (trained.data.classes, trained.data.shape) != (spec.classes, spec.shape):
         raise UserError(
