@@ -18,7 +18,7 @@ from train.data.coding import time_first as time_first
 from train.data.digits import load_digits
 from train.data.event_sets import load_cifar10_dvs, load_gesture, load_nmnist
 from train.data.events import SplitBy as SplitBy
-from train.data.files import find_folder
+from train.data.files import find_folder, published_at
 from train.data.idx import read_pair
 from train.data.image_folders import load_imagenet, load_tiny_imagenet
 from train.data.loader import Augmentation as Augmentation
@@ -75,10 +75,11 @@ def load(
     if name == "digits":
         return load_digits()
     folder = find_folder(data_dir, known)
-    if name == "imagenet":
-        return load_imagenet(folder, known, crop_scale)
-    if name in _ON_DISK:
-        return _ON_DISK[name](folder, known)
-    if steps is None:
-        raise ValueError(f"data set {name!r} needs the number of frames per clip")
-    return _EVENTS[name](folder, known, steps, split_by)
+    with published_at(known.page):
+        if name == "imagenet":
+            return load_imagenet(folder, known, crop_scale)
+        if name in _ON_DISK:
+            return _ON_DISK[name](folder, known)
+        if steps is None:
+            raise ValueError(f"data set {name!r} needs the number of frames per clip")
+        return _EVENTS[name](folder, known, steps, split_by)
