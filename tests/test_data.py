@@ -334,6 +334,16 @@ def test_cifar100_takes_the_fine_label(tmp_path: Path) -> None:
     assert load_cifar(tmp_path, entry("cifar100")).train.labels.tolist() == fine.tolist()
 
 
+def test_files_cut_between_two_samples_are_named_as_a_part(tmp_path: Path) -> None:
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        written(tmp_path / "cifar-10-batches-bin" / name, bytes(2 * 3073))
+    assert data.found(data.load("cifar10", tmp_path)) == (
+        "cifar10: 10 of 50000 published training samples, 2 of 10000 published test samples "
+        "(published at https://www.cs.toronto.edu/~kriz/cifar.html)"
+    )
+    assert data.found(data.load("digits")) == "digits: 1437 training samples, 360 test samples"
+
+
 # ---- folders of images
 
 

@@ -52,6 +52,20 @@ def spec(name: str) -> DataSpec:
     return entry(name).spec
 
 
+def found(dataset: Dataset) -> str:
+    """One line for the user: how many samples were found, and of how many published ones where these are more or fewer.
+
+    A part of a data set in its published layout is allowed, and looks like files cut between two samples.
+    """
+    known = entry(dataset.spec.name)
+    parts, whole = [], True
+    for what, split, published in zip(("training", "test"), (dataset.train, dataset.test), known.samples, strict=True):
+        same = len(split) == published
+        parts.append(f"{len(split)} {'' if same else f'of {published} published '}{what} samples")
+        whole = whole and same
+    return f"{known.spec.name}: {', '.join(parts)}{'' if whole else f' (published at {known.page})'}"
+
+
 def load(
     name: str,
     data_dir: Path | None = None,
