@@ -50,7 +50,8 @@ def test_a_narrow_terminal_cuts_the_note_only(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_bar_begins_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "0/3910 - batches/s left -:--:--" in line(monkeypatch, 80, 0, "")
+    assert line(monkeypatch, 80, 0, "").split()[-3:] == ["0/3910", "left", "-:--:--"]
+    assert " 2/3910 1.00 batches/s left 1:05:08" in line(monkeypatch, 80, 2, "")
     assert "3910/3910 1.00 batches/s took 1:05:" in line(monkeypatch, 80, 3910, "")
 
 

@@ -62,12 +62,14 @@ def main(
 
 
 class _Rate(ProgressColumn):
-    """How much is done per second, in the task's `unit` where it has one."""
+    """How much is done per second, in the task's `unit` where it has one; empty until two advances are known."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        shown = "-" if speed is None else f"{speed:,.{2 if speed < 10 else 0}f}"
-        return Text(f"{shown} {task.fields.get('unit', '')}/s", no_wrap=True)
+        if speed is None:
+            return Text()
+        unit = f" {task.fields['unit']}" if "unit" in task.fields else ""
+        return Text(f"{speed:,.{2 if speed < 10 else 0}f}{unit}/s", no_wrap=True)
 
 
 class _Time(TimeRemainingColumn):
