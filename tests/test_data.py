@@ -169,6 +169,7 @@ def test_mnist_is_found_plain_or_packed(tmp_path: Path) -> None:
         loaded = data.load("mnist", folder)
         assert np.array_equal(loaded.test.read(torch.tensor([2, 0])).numpy()[:, 0], images[[2, 0]])
         assert loaded.train.labels.tolist() == [3, 1, 4, 1]
+    assert len(data.load("mnist", tmp_path / "MNIST").test) == 4  # the folder that holds raw/
     with pytest.raises(UserError, match="not found"):  # the same file names, but another data set
         data.load("fashion-mnist", tmp_path / "MNIST" / "raw")
 
@@ -333,6 +334,16 @@ def test_cifar100_takes_the_fine_label(tmp_path: Path) -> None:
     assert load_cifar(tmp_path, entry("cifar100")).train.labels.tolist() == fine.tolist()
 
 
+def test_files_cut_between_two_samples_are_named_as_a_part(tmp_path: Path) -> None:
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        written(tmp_path / "cifar-10-batches-bin" / name, bytes(2 * 3073))
+    assert data.found(data.load("cifar10", tmp_path)) == (
+        "cifar10: 10 of 50000 published training samples, 2 of 10000 published test samples "
+        "(published at https://www.cs.toronto.edu/~kriz/cifar.html)"
+    )
+    assert data.found(data.load("digits")) == "digits: 1437 training samples, 360 test samples"
+
+
 # ---- folders of images
 
 
@@ -460,6 +471,80 @@ def test_image_folders_that_are_not_as_published(tmp_path: Path) -> None:
     loaded = image_folders.load_tiny_imagenet(tmp_path / "t", small("tiny-imagenet", 2, 8))
     with pytest.raises(UserError, match="9 x 8 pixels, expected 8 x 8"):
         loaded.train.read(torch.tensor([0]))
+
+
+def test_classes_without_samples_are_refused_by_name(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        picture(tmp_path / split / "n01" / "a.png", (8, 8))
+        written(tmp_path / split / "n02" / "notes.txt", b"")
+    with pytest.raises(UserError, match=r"n02: no pictures of class 'n02'"):
+        image_folders.load_imagenet(tmp_path, small("imagenet", 2, 8))
+    notes = tiny_imagenet(tmp_path / "t")
+    for path in (notes.parents[1] / "train" / "n01" / "images").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"images: no pictures of class 'n01'"):
+        image_folders.load_tiny_imagenet(tmp_path / "t", small("tiny-imagenet", 2, 8))
+    for label in range(10):
+        (tmp_path / "N-MNIST" / "Train" / str(label)).mkdir(parents=True)
+        if label != 7:
+            written(tmp_path / "N-MNIST" / "Train" / str(label) / "1.bin", bytes(5))
+    with pytest.raises(UserError, match=r"7: no \.bin recordings of digit 7"):
+        data.load("n-mnist", tmp_path, 1)
+
+
+def cut_cifar10(folder: Path) -> None:
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        written(folder / "cifar-10-batches-bin" / name, bytes(3073 + 5))
+
+
+def cut_fashion_mnist(folder: Path) -> None:
+    mnist(folder / "FashionMNIST" / "raw", np.zeros((2, 28, 28), np.uint8), np.zeros(2, np.uint8))
+    path = folder / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
+    written(path, path.read_bytes()[:-1])
+
+
+def cut_nmnist(folder: Path) -> None:
+    for split in ("Train", "Test"):
+        for label in range(10):
+            written(folder / "N-MNIST" / split / str(label) / "1.bin", bytes(7))
+
+
+def cut_cifar10_dvs(folder: Path) -> None:
+    for name in event_sets.CIFAR10_CLASSES:
+        for i in range(10):
+            written(folder / "CIFAR10-DVS" / name / f"{i}.aedat", b"#!AER-DAT2.0\r\n" + bytes(7))
+
+
+def cut_gesture(folder: Path) -> None:
+    for name in ("trials_to_train.txt", "trials_to_test.txt"):
+        written(folder / "DvsGesture" / name, b"a.aedat\n")
+    written(folder / "DvsGesture" / "a_labels.csv", b"class,start,end\n1,0,9\n")
+    written(folder / "DvsGesture" / "a.aedat", b"#!AER-DAT3.1\r\n#!END-HEADER\r\n" + bytes(7))
+
+
+def cut_tiny_imagenet(folder: Path) -> None:
+    for number in range(200):
+        written(folder / "tiny-imagenet-200" / "train" / f"n{number}" / "images" / "a.png", b"\x89PNG")
+    written(folder / "tiny-imagenet-200" / "val" / "val_annotations.txt", b"a.png\tn0\n")
+
+
+CUT = {
+    "cifar10": cut_cifar10,
+    "fashion-mnist": cut_fashion_mnist,
+    "n-mnist": cut_nmnist,
+    "cifar10-dvs": cut_cifar10_dvs,
+    "dvs128-gesture": cut_gesture,
+    "tiny-imagenet": cut_tiny_imagenet,
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_truncated_files_name_the_page_that_publishes_them(name: str, tmp_path: Path) -> None:
+    CUT[name](tmp_path)
+    with pytest.raises(UserError, match=r"cut off|holds only|cannot be read") as caught:
+        data.load(name, tmp_path, 1).train.read(torch.tensor([0]))
+    assert str(caught.value).endswith(f"published at {ENTRIES[name].page})")
+    assert str(tmp_path) in caught.value.where
 
 
 # ---- events
@@ -623,6 +708,16 @@ def test_cifar10_dvs_split_and_factor(tmp_path: Path) -> None:
     assert int(frames.sum()) == 50
 
 
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_cifar10_dvs_without_test_samples_says_why(tmp_path: Path, count: int) -> None:
+    for name in event_sets.CIFAR10_CLASSES:
+        (tmp_path / "CIFAR10-DVS" / name).mkdir(parents=True)
+        for i in range(count):
+            written(tmp_path / "CIFAR10-DVS" / name / f"{i}.aedat", b"")
+    with pytest.raises(UserError, match=rf"{count} \.aedat files.*90 %.*none is left for the test.*10 or more"):
+        data.load("cifar10-dvs", tmp_path, 4)
+
+
 @needs_tonic
 def test_gesture_takes_the_labelled_spans(tmp_path: Path) -> None:
     folder = tmp_path / "DvsGesture"
@@ -637,7 +732,11 @@ def test_gesture_takes_the_labelled_spans(tmp_path: Path) -> None:
     assert loaded.train.labels.tolist() == [0, 10]
     counts = loaded.train.read(torch.arange(2)).sum((1, 2, 3, 4)).tolist()
     assert counts == [int((found.t < 400).sum()), int((found.t >= 400).sum())]
-    for row, message in ((b"12,0,4", "labels 11..11"), (b"a,0,4", "line 2"), (b"1,4,4", "line 2: starts at 4")):
+    for row, message in (
+        (b"12,0,4", r"labels\.csv: line 2: class 12, allowed 1\.\.11"),
+        (b"a,0,4", "line 2"),
+        (b"1,4,4", "line 2: starts at 4"),
+    ):
         written(table, b"class,start,end\n" + row)
         with pytest.raises(UserError, match=message):
             data.load("dvs128-gesture", tmp_path, 2)

@@ -10,7 +10,9 @@ from typing import NoReturn, TypeVar
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
 from train.errors import CheckFailedError, UserError
 
@@ -65,15 +67,43 @@ def main(
     sys.exit(EXIT_OK)
 
 
+class _Rate(ProgressColumn):
+    """How much is done per second, in the task's `unit` where it has one; empty until two advances are known."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if speed is None:
+            return Text()
+        unit = f" {task.fields['unit']}" if "unit" in task.fields else ""
+        return Text(f"{speed:,.{2 if speed < 10 else 0}f}{unit}/s", no_wrap=True)
+
+
+class _Time(TimeRemainingColumn):
+    """The time left, or at the end the time that it took."""
+
+    def __init__(self) -> None:
+        super().__init__(elapsed_when_finished=True, table_column=Column(no_wrap=True))
+
+    def render(self, task: Task) -> Text:
+        return Text.assemble("took " if task.finished else "left ", super().render(task))
+
+
+class _Note(ProgressColumn):
+    """The task's `note`, the only column that is cut where the terminal is narrow."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+
 def progress() -> Progress:
-    """A progress bar with a count, elapsed time and time left."""
+    """A progress bar with a count, the rate, the time left and a note."""
+    whole = Column(no_wrap=True)
     return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("[bold]{task.description}", table_column=whole.copy()),
+        BarColumn(bar_width=8, table_column=whole.copy()),
+        MofNCompleteColumn(table_column=whole.copy()),
+        _Rate(table_column=whole.copy()),
+        _Time(),
+        _Note(),
         console=console,
     )

@@ -98,6 +98,7 @@ def _train(config: TrainConfig, run: Path, resume: bool, processes: Processes) -
         runs.write_json(run / runs.CONFIG, to_json(config, {"versions": versions()}))
         if not resume:
             _forget_previous(run)
+        console.print(data.found(session.dataset), markup=False)
     accuracy = 0.0
     with progress() if processes.first else nullcontext() as bar:
         for epoch in range(first, config.epochs):
@@ -218,9 +219,10 @@ def _epoch_and_test(session: Session, epoch: int, run: Path, metrics: Metrics | 
         # After its row: a run that is killed between the two does the epoch again, and its row with it.
         checkpoint.save(run / runs.CHECKPOINT, epoch + 1, session.model, session.optimiser)
         if bar is not None:
-            shown = f"  test {accuracy:.2%}" if tested else ""
-            note = f"loss {loss:.3f}{shown}  {speed:,.0f} samples/s"
+            note = f"loss {loss:.3f}" + (f"  test {accuracy:.2%}" if tested else "")
             bar.update(bar.task_ids[0], note=note)
+            if not console.is_terminal:
+                console.print(f"epoch {epoch + 1} of {session.config.epochs}  {note}  {speed:,.0f} samples/s")
     return accuracy
 
 
@@ -258,7 +260,7 @@ def run_epoch(session: Session, epoch: int, bar: Progress | None) -> float:
     session.model.train()
     count = batch_count(session)
     if bar is not None and not bar.task_ids:
-        bar.add_task("train", total=config.epochs * count, completed=epoch * count, note="")
+        bar.add_task("train", total=config.epochs * count, completed=epoch * count, unit="batches", note="")
     total = torch.zeros((), device=device)
     for index, batch in enumerate(_batches(session, epoch)):
         for group in session.optimiser.param_groups:

@@ -18,7 +18,7 @@ from train.data.coding import time_first as time_first
 from train.data.digits import load_digits
 from train.data.event_sets import load_cifar10_dvs, load_gesture, load_nmnist
 from train.data.events import SplitBy as SplitBy
-from train.data.files import find_folder
+from train.data.files import find_folder, published_at
 from train.data.idx import read_pair
 from train.data.image_folders import load_imagenet, load_tiny_imagenet
 from train.data.loader import Augmentation as Augmentation
@@ -52,6 +52,20 @@ def spec(name: str) -> DataSpec:
     return entry(name).spec
 
 
+def found(dataset: Dataset) -> str:
+    """One line for the user: how many samples were found, and of how many published ones where these are more or fewer.
+
+    A part of a data set in its published layout is allowed, and looks like files cut between two samples.
+    """
+    known = entry(dataset.spec.name)
+    parts, whole = [], True
+    for what, split, published in zip(("training", "test"), (dataset.train, dataset.test), known.samples, strict=True):
+        same = len(split) == published
+        parts.append(f"{len(split)} {'' if same else f'of {published} published '}{what} samples")
+        whole = whole and same
+    return f"{known.spec.name}: {', '.join(parts)}{'' if whole else f' (published at {known.page})'}"
+
+
 def load(
     name: str,
     data_dir: Path | None = None,
@@ -75,10 +89,11 @@ def load(
     if name == "digits":
         return load_digits()
     folder = find_folder(data_dir, known)
-    if name == "imagenet":
-        return load_imagenet(folder, known, crop_scale)
-    if name in _ON_DISK:
-        return _ON_DISK[name](folder, known)
-    if steps is None:
-        raise ValueError(f"data set {name!r} needs the number of frames per clip")
-    return _EVENTS[name](folder, known, steps, split_by)
+    with published_at(known.page):
+        if name == "imagenet":
+            return load_imagenet(folder, known, crop_scale)
+        if name in _ON_DISK:
+            return _ON_DISK[name](folder, known)
+        if steps is None:
+            raise ValueError(f"data set {name!r} needs the number of frames per clip")
+        return _EVENTS[name](folder, known, steps, split_by)

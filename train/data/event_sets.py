@@ -18,6 +18,7 @@ from train.data.splits import Dataset, check_labels
 from train.errors import UserError
 
 MAX_TEXT = 1 << 20
+FEWEST_PER_CLASS = 10  # recordings of CIFAR10-DVS of which 90 %, rounded up, are not all
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 Samples = list[tuple[Clip, int]]
 
@@ -43,7 +44,10 @@ def nmnist_samples(folder: Path, entry: Entry) -> Samples:
         place = folder / str(label)
         if not place.is_dir():
             raise missing(place, entry)
-        samples += [(Clip(path), label) for path in sorted(place.glob("*.bin"))]
+        paths = sorted(place.glob("*.bin"))
+        if not paths:
+            raise UserError(f"no .bin recordings of digit {label} in it", where=str(place))
+        samples += [(Clip(path), label) for path in paths]
     return samples
 
 
@@ -54,7 +58,7 @@ def load_cifar10_dvs(folder: Path, entry: Entry, steps: int, split_by: SplitBy) 
     `..._10` comes before `..._2`.
 
     Raises:
-        UserError: a class's folder is missing or has fewer than two recordings.
+        UserError: a class's folder is missing or has fewer than `FEWEST_PER_CLASS` recordings.
     """
     binning = Binning(steps, entry.spec.shape, entry.spec.levels, split_by, factor=128 // entry.spec.shape[1])
     train: Samples = []
@@ -63,9 +67,13 @@ def load_cifar10_dvs(folder: Path, entry: Entry, steps: int, split_by: SplitBy) 
         if not (folder / name).is_dir():
             raise missing(folder / name, entry)
         paths = sorted((folder / name).glob("*.aedat"))
-        if len(paths) < 2:
-            raise UserError(f"{len(paths)} .aedat files, expected 1000", where=str(folder / name))
         count = -(-9 * len(paths) // 10)  # rounded up, as SpikingJelly does
+        if count == len(paths):
+            raise UserError(
+                f"{len(paths)} .aedat files, of which 90 %, rounded up, are for training: none is left for the test",
+                where=str(folder / name),
+                hint=f"needs {FEWEST_PER_CLASS} or more; 1000 are published",
+            )
         train += [(Clip(path), label) for path in paths[:count]]
         test += [(Clip(path), label) for path in paths[count:]]
     return Dataset(
@@ -112,6 +120,8 @@ def gestures(recording: Path, entry: Entry) -> Samples:
             label, start, end = (int(value) for value in row)
         except ValueError as error:
             raise UserError(f"line {number}: {','.join(row)}, expected class,start,end", where=str(table)) from error
+        if not 1 <= label <= entry.spec.classes:
+            raise UserError(f"line {number}: class {label}, allowed 1..{entry.spec.classes}", where=str(table))
         if start >= end:
             raise UserError(f"line {number}: starts at {start} and ends at {end}", where=str(table))
         samples.append((Clip(recording, (start, end)), label - 1))
@@ -127,4 +137,4 @@ def _split(
 ) -> EventSplit:
     labels = check_labels(torch.tensor([label for _, label in samples]), entry.spec.classes, str(where))
     store = FrameStore(len(samples), (binning.steps, *binning.shape))
-    return EventSplit([clip for clip, _ in samples], labels, reader, binning, store)
+    return EventSplit([clip for clip, _ in samples], labels, reader, binning, store, entry.page)

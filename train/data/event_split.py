@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from train.console import console
 from train.data.events import Binning, Events, to_frames
+from train.data.files import published_at
 from train.data.frame_store import FrameStore
 from train.errors import UserError
 
@@ -47,6 +48,7 @@ class EventSplit:
     """Recordings as uint8 [B, T, 2, H, W]; frames are made when a sample is first read, and kept where they fit.
 
     `clipped.lost` counts the events that the clip at the specification's levels took from the samples read so far.
+    `page` publishes the recordings, for messages.
     """
 
     clips: Sequence[Clip]
@@ -54,6 +56,7 @@ class EventSplit:
     reader: Callable[[Path], Events]
     binning: Binning
     store: FrameStore
+    page: str = ""
     clipped: ClipCount = field(default_factory=ClipCount)
 
     def __len__(self) -> int:
@@ -68,7 +71,8 @@ class EventSplit:
         return found
 
     def read(self, indices: Tensor, generator: Generator | None = None) -> Tensor:
-        return torch.stack([self._one(i) for i in indices.tolist()])
+        with published_at(self.page):
+            return torch.stack([self._one(i) for i in indices.tolist()])
 
     def _one(self, index: int) -> Tensor:
         kept = self.store.get(index)

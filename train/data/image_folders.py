@@ -24,7 +24,7 @@ def load_imagenet(folder: Path, entry: Entry, crop_scale: float = 0.08) -> Datas
     to `crop_scale` of their area or more, validation images in the centre.
 
     Raises:
-        UserError: a folder is missing, or the class folders are not as published.
+        UserError: a folder is missing or empty, or the class folders are not as published.
     """
     classes = _classes(folder / "train", entry)
     if (folder / "val").is_dir() and not _subfolders(folder / "val"):
@@ -46,7 +46,7 @@ def load_tiny_imagenet(folder: Path, entry: Entry) -> Dataset:
     The published test set has no labels, so the validation set is the test set, as in every paper.
 
     Raises:
-        UserError: a file is missing, or the annotations are damaged.
+        UserError: a file is missing, a class has no pictures, or the annotations are damaged.
     """
     classes = _classes(folder / "train", entry)
     train = _by_class(folder / "train", classes, "images")
@@ -84,6 +84,8 @@ def _by_class(folder: Path, classes: list[str], inner: str = "") -> list[tuple[P
             raise UserError("no such folder", where=str(place))
         with os.scandir(place) as found:
             files = sorted(item.name for item in found if item.name.lower().endswith(SUFFIXES))
+        if not files:
+            raise UserError(f"no pictures of class {name!r} in it", where=str(place))
         samples += [(place / file, label) for file in files]
     return samples
 
@@ -92,4 +94,4 @@ def _listed(samples: list[tuple[Path, int]], entry: Entry, crop: tuple[float, fl
     if not samples:
         raise UserError(f"data set {entry.spec.name!r}: a split without images", hint=f"published at {entry.page}")
     labels = torch.tensor([label for _, label in samples])
-    return ImageSplit([path for path, _ in samples], labels, entry.spec.shape[1], crop)
+    return ImageSplit([path for path, _ in samples], labels, entry.spec.shape[1], crop, entry.page)

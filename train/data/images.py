@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from train.data.files import published_at
 from train.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,19 +29,21 @@ class ImageSplit:
 
     With a generator: RandomResizedCrop, a box of `crop` of the area and an aspect ratio of 3/4 to 4/3 (Szegedy et al.
     2015), where `crop` is set. Without: the short side is resized to size * 256 / 224 and the centre is taken. An image
-    that already has the size is taken as it is when `crop` is None.
+    that already has the size is taken as it is when `crop` is None. `page` publishes the files, for messages.
     """
 
     paths: Sequence[Path]
     labels: Tensor
     size: int
     crop: tuple[float, float] | None = None
+    page: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, indices: Tensor, generator: Generator | None = None) -> Tensor:
-        return torch.stack([self._one(self.paths[i], generator) for i in indices.tolist()])
+        with published_at(self.page):
+            return torch.stack([self._one(self.paths[i], generator) for i in indices.tolist()])
 
     def _one(self, path: Path, generator: Generator | None) -> Tensor:
         image = decode(path)
