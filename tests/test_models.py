@@ -146,6 +146,10 @@ def test_layer_counts(name: str, lifs: int, convolutions: int) -> None:
     [  # convolutions, two values of batch norm a channel, and the linear layer, added up by hand
         ("resnet-18", replace(SPEC, shape=(3, 32, 32)), 11_173_962),
         ("resnet-34", replace(SPEC, shape=(3, 32, 32)), 21_282_122),
+        ("resnet-19", replace(SPEC, shape=(3, 32, 32)), 12_569_226),
+        ("resnet-20", replace(SPEC, shape=(3, 32, 32)), 11_247_946),
+        ("vgg-11", replace(SPEC, shape=(3, 32, 32)), 9_228_362),
+        ("vgg-16", replace(SPEC, shape=(3, 32, 32)), 14_724_042),
         ("resnet-18-imagenet", DataSpec("imagenet", (3, 224, 224), 1000, 255, (0.0,) * 3, (1.0,) * 3), 11_689_512),
         ("resnet-34-imagenet", DataSpec("imagenet", (3, 224, 224), 1000, 255, (0.0,) * 3, (1.0,) * 3), 21_797_672),
     ],

@@ -1,0 +1,76 @@
+"""What the command line sets arrives in the network and in the optimiser, and defaults are the stated ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from train import data, layers, loop, models, optimise, runs, teacher
+from train.config import ModelConfig, TrainConfig, from_json
+from train.data import DataSpec
+from train.restore import coded, restore
+
+IMAGES = DataSpec("random", (3, 32, 32), 10, 255, (127.5,) * 3, (64.0,) * 3)
+
+
+@pytest.mark.parametrize(("neuron", "kind"), [("lif", layers.LIF), ("plif", layers.PLIF), ("da-lif", layers.DALIF)])
+def test_leak_and_threshold_of_every_neuron(neuron: str, kind: type[nn.Module]) -> None:
+    model = models.build(ModelConfig(neuron=neuron, leak=0.6, threshold=0.9), IMAGES)  # type: ignore[arg-type]
+    cells = [m for m in model.modules() if isinstance(m, kind)]
+    assert [(pytest.approx(0.6), 0.9)] * 3 == [(float(torch.as_tensor(m.leak).detach()), m.threshold) for m in cells]
+
+
+@pytest.mark.parametrize(("per_channel", "shapes"), [(False, [()] * 3), (True, [(16,), (32,), (32,)])])
+def test_one_leak_a_layer_or_a_channel(per_channel: bool, shapes: list[tuple[int, ...]]) -> None:
+    model = models.build(ModelConfig(neuron="da-lif", per_channel=per_channel), IMAGES)
+    assert [tuple(m.tau_b.shape) for m in model.modules() if isinstance(m, layers.DALIF)] == shapes
+
+
+def test_defaults_of_the_neuron() -> None:
+    """Leak 0.25, threshold 0.5 (official FSTA-SNN code)."""
+    assert (layers.LIF().leak, layers.LIF().threshold) == (0.25, 0.5)
+    assert (ModelConfig().leak, ModelConfig().threshold) == (0.25, 0.5)
+
+
+def test_initial_weights() -> None:
+    """Convolutions N(0, 2 / (k k C_out)), linear layers with deviation 1 / C_in: measured on a hundred thousand."""
+    torch.manual_seed(0)
+    model = models.build(ModelConfig(model="resnet-19", width=0.5), IMAGES)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.numel() > 1e5]
+    assert convolutions
+    for conv in convolutions:
+        expected = (2 / (conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels)) ** 0.5
+        assert float(conv.weight.detach().std()) == pytest.approx(expected, rel=0.02)
+    linear = next(m for m in model.modules() if isinstance(m, nn.Linear))
+    assert float(linear.weight.detach().std()) == pytest.approx(1 / linear.in_features, rel=0.1)
+
+
+def test_weight_decay_is_for_convolutions_and_linear_weights() -> None:
+    config = TrainConfig(model=ModelConfig(neuron="da-lif", temporal_shift=True), weight_decay=0.02)
+    model = models.build(config.model, IMAGES)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for group in optimise.optimiser(model, config).param_groups:
+        for parameter in group["params"]:
+            weight = names[parameter].endswith(("conv.weight", "head.weight"))
+            assert group["weight_decay"] == (0.02 if weight else 0.0), names[parameter]
+
+
+def test_teacher_answers_as_the_run_does(tmp_path: Path) -> None:
+    loop.train(TrainConfig(model=ModelConfig(neuron="relu", time_steps=1), epochs=1, train_samples=64), tmp_path)
+    found = restore(tmp_path)
+    frames = data.load("digits").test.read(torch.arange(4))
+    with torch.no_grad():
+        expected = found.model(coded(from_json(tmp_path / runs.CONFIG), found.data, frames))
+    answer = teacher.load(tmp_path, found.data, torch.device("cpu"))(frames)
+    assert answer.std() > 0
+    torch.testing.assert_close(answer, expected)
+
+
+def test_poisson_spikes_of_a_test_are_of_the_seed() -> None:
+    settings = TrainConfig(coding="poisson", seed=3)
+    frames = torch.randint(256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    expected = data.poisson(frames, settings.model.time_steps, 255, torch.Generator().manual_seed(3))
+    assert torch.equal(coded(settings, IMAGES, frames), expected)
