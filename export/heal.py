@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from export.passes.fold_attention import Gate
 from train import layers, loop
-from train.config import TrainConfig
+from train.config import LossConfig, TrainConfig
 from train.console import progress
 from train.distributed import Processes
 from train.models import Classifier
@@ -59,14 +60,11 @@ def heal(trained: Trained, run: Path, static: Classifier, epochs: int, rate: flo
 
 def recipe(config: TrainConfig, run: Path, epochs: int, rate: float) -> TrainConfig:
     """How the folded model of a run trained by `config` is healed."""
-    plain = TrainConfig()
+    minimised: dict[str, Any] = {**asdict(LossConfig()), "label_smoothing": config.label_smoothing, "distill": "kl"}
     return replace(
         config,
+        **minimised,
         teacher=str(run),
-        distill="kl",
-        distill_weight=plain.distill_weight,
-        temperature=plain.temperature,
-        loss="ce",
         epochs=epochs,
         warmup_epochs=0,
         learning_rate=rate,

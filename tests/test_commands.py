@@ -391,7 +391,7 @@ def test_network_with_no_spikes(run: Path, tmp_path: Path, capsys: pytest.Captur
         (("--time-steps", "0"), "--time-steps 0"),
         (("--device", "abacus"), "--device abacus"),
         (("--resume",), "--resume needs --out"),
-        (("--teacher", "nowhere", "--distill", "kl"), "no such run to learn from (train it first: python -m train"),
+        (("--teacher", "nowhere", "--distill", "kl"), "no such run folder to learn from (train it first"),
         (("--resume", "--out", "x", "--preset", "digits"), "takes its options from the run"),
         (("--out", "/proc/nothing/here"), "/proc/nothing"),
         (("--preset", "digits", "--config", "x"), "can't use both"),

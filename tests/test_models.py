@@ -70,7 +70,8 @@ COMBINATIONS = [
     ),
     *(replace(TINY, model="recurrent", neuron=name) for name in ("plif", "da-lif", "adaptive-lif", "if")),
     *(replace(TINY, model="vgg-11", surrogate=name) for name in get_args(choices.SurrogateName)),
-    replace(TINY, model="resnet-20", neuron="plif", per_channel=True, leak=0.5, threshold=1.0, shift_split="fixed"),
+    replace(TINY, model="resnet-20", neuron="plif", per_channel=True, leak=0.5, threshold=1.0),
+    replace(TINY, temporal_shift=True, shift_split="fixed"),
 ]
 
 

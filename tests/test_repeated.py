@@ -126,3 +126,22 @@ def test_gradient_of_an_input_is_that_of_every_step() -> None:
         model(steps)[1:3].sum().backward()
         gradients.append(steps.grad)
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_backward_hooks_are_called(index: int) -> None:
+    model = chain()
+    seen: list[int] = []
+    model[index].register_full_backward_hook(lambda module, inputs, outputs: seen.append(len(outputs[0])))
+    model(torch.randn(2, 3, 5, 5, dtype=torch.float64).expand(STEPS, -1, -1, -1, -1)).sum().backward()
+    assert seen == [STEPS]
+
+
+def test_hooks_on_all_modules_are_called() -> None:
+    seen: list[str] = []
+    handle = nn.modules.module.register_module_forward_hook(lambda m, inputs, out: seen.append(type(m).__name__))
+    try:
+        chain()(torch.randn(2, 3, 5, 5, dtype=torch.float64).expand(STEPS, -1, -1, -1, -1))
+    finally:
+        handle.remove()
+    assert seen == ["Conv2d", "BatchNorm2d", "LIF", "Chain"]

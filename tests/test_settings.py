@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from train import data, layers, loop, models, optimise, runs, teacher
+from train import data, layers, loop, losses, models, optimise, runs, teacher
 from train.config import ModelConfig, TrainConfig, from_json
 from train.data import DataSpec
-from train.restore import coded, restore
+from train.errors import UserError
+from train.restore import as_sent, coded, restore
 
 IMAGES = DataSpec("random", (3, 32, 32), 10, 255, (127.5,) * 3, (64.0,) * 3)
 
@@ -64,7 +66,7 @@ def test_teacher_answers_as_the_run_does(tmp_path: Path) -> None:
     frames = data.load("digits").test.read(torch.arange(4))
     with torch.no_grad():
         expected = found.model(coded(from_json(tmp_path / runs.CONFIG), found.data, frames))
-    answer = teacher.load(tmp_path, found.data, torch.device("cpu"))(frames)
+    answer = teacher.load(tmp_path, TrainConfig(), found.data, torch.device("cpu"))(frames)
     assert answer.std() > 0
     torch.testing.assert_close(answer, expected)
 
@@ -74,3 +76,63 @@ def test_poisson_spikes_of_a_test_are_of_the_seed() -> None:
     frames = torch.randint(256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     expected = data.poisson(frames, settings.model.time_steps, 255, torch.Generator().manual_seed(3))
     assert torch.equal(coded(settings, IMAGES, frames), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"momentum": -1.0}, "--momentum -1.0"),
+        ({"momentum": float("nan")}, "--momentum nan"),
+        ({"weight_decay": float("nan")}, "--weight-decay nan"),
+        ({"seed": 1 << 31}, "--seed 2147483648"),
+        ({"train_samples": 1}, "--train-samples 1"),
+        ({"distill": "tser", "teacher": "x", "loss": "bce"}, "takes no --loss bce"),
+        ({"temperature": 2.0}, "--temperature 2.0 has no effect without --distill"),
+        ({"quantize_bits": 4}, "--quantize-bits 4 has no effect without --quantize"),
+        ({"tet_weight": 0.5}, "--tet-weight 0.5 has no effect without --loss tet"),
+    ],
+)
+def test_training_options_that_are_wrong_or_ignored(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TrainConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"per_channel": True},
+        {"leak": 0.5, "neuron": "if"},
+        {"threshold": 1.0, "neuron": "relu"},
+        {"shift_position": "current"},
+    ],
+)
+def test_network_options_that_are_ignored(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="has no effect without"):
+        ModelConfig(**values)
+
+
+def test_poisson_spikes_are_normalised_as_spikes(tmp_path: Path) -> None:
+    """Spikes of mean v / 16 are divided by 1, not by the 16 levels of a pixel of digits; also when the run is read."""
+    loop.train(TrainConfig(coding="poisson", epochs=1, train_samples=64), tmp_path)
+    (normalise,) = (m for m in restore(tmp_path).model.modules() if isinstance(m, layers.Normalise))
+    assert float(normalise.std) == 1.0
+    fresh = restore(tmp_path)
+    assert as_sent(fresh.config, fresh.data).std == (1.0,)
+
+
+def test_teacher_gets_its_own_coding(tmp_path: Path) -> None:
+    config = TrainConfig(coding="poisson", epochs=1, train_samples=64)
+    loop.train(config, tmp_path)
+    found = restore(tmp_path)
+    frames = data.load("digits").test.read(torch.arange(4))
+    with torch.no_grad():
+        expected = found.model(coded(config, found.data, frames))
+        assert not torch.equal(found.model(data.over_time(frames, 4)), expected)
+    assert torch.equal(teacher.load(tmp_path, TrainConfig(), found.data, torch.device("cpu"))(frames), expected)
+
+
+def test_all_classes_are_head() -> None:
+    """Also where their probabilities, summed up in float32, come to more than 1: then it is forward KL alone."""
+    torch.manual_seed(0)
+    student, taught = torch.randn(500, 100), torch.randn(500, 100)
+    torch.testing.assert_close(losses.hta_kl(student, taught, 1.0, head_mass=1.0), losses.kl(student, taught, 1.0))

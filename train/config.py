@@ -26,6 +26,7 @@ from train.choices import (
 from train.errors import UserError
 
 SCHEMA_VERSION = 1
+LARGEST_SEED = 2**31 - 1  # seeds of epochs and processes are made from it, in 63 bits
 Section = TypeVar("Section")
 
 
@@ -46,6 +47,14 @@ def _check_range(config: ModelConfig | LossConfig, name: str, low: float, high: 
     if not low <= value <= high or math.isinf(value):
         limit = f"allowed {low}..{high}" if high < math.inf else f"must be at least {low}"
         raise UserError(f"{_flag(name)} {value}, {limit}")
+
+
+def _check_used(config: ModelConfig | LossConfig, used: bool, what: str, *names: str) -> None:
+    """An option that would be ignored, though it is set, is a mistake."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.name in names and not used and value != item.default:
+            raise UserError(f"{_flag(item.name)} {value} has no effect without {what}")
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,10 @@ class ModelConfig:
             raise UserError(f"--threshold {self.threshold}, must be above 0")
         if self.neuron == "relu" and self.attention != "none":
             raise UserError(f"--attention {self.attention} needs a spiking neuron, not --neuron relu")
+        _check_used(self, self.neuron in ("plif", "da-lif"), "--neuron plif or da-lif", "per_channel")
+        _check_used(self, self.neuron not in ("if", "relu"), "a neuron that leaks", "leak")
+        _check_used(self, self.neuron != "relu", "a spiking neuron", "threshold", "surrogate")
+        _check_used(self, self.temporal_shift, "--temporal-shift", "shift_position", "shift_split")
         if self.model == "recurrent":
             if self.neuron == "relu":
                 raise UserError("--model recurrent needs a spiking neuron, not --neuron relu")
@@ -127,6 +140,12 @@ class LossConfig:
         _check_range(self, "entropy_weight", 0)
         if not 0 < self.temperature < math.inf:
             raise UserError(f"--temperature {self.temperature}, must be above 0")
+        _check_used(self, self.loss == "tet", "--loss tet", "tet_weight", "tet_target")
+        _check_used(self, self.distill != "none", "--distill", "temperature", "distill_weight")
+        _check_used(self, self.distill == "tser", "--distill tser", "entropy_weight")
+        _check_used(self, self.distill == "hta-kl", "--distill hta-kl", "head_mass", "mask_divergences")
+        if self.distill == "tser" and self.loss == "bce":
+            raise UserError("--distill tser takes no --loss bce", hint="it compares labels at every step: tsce or tet")
 
 
 @dataclass(frozen=True)
@@ -211,13 +230,18 @@ class TrainConfig(LossConfig):
             ("test_samples", 0),
             ("workers", 0),
             ("evaluate_every", 1),
-            ("seed", 0),
             ("quantize_epochs", 0),
             ("augment_repeats", 1),
             ("mixup", 0.0),
             ("cutmix", 0.0),
+            ("weight_decay", 0.0),
         ):
             _check_range(self, name, low)
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"--momentum {self.momentum}, allowed 0 up to but not 1")
+        _check_range(self, "seed", 0, LARGEST_SEED)
+        if self.train_samples == 1:
+            raise UserError("--train-samples 1", hint="batch norm needs two; 0 for all")
         if self.warmup_epochs >= self.epochs:
             raise UserError(f"--warmup-epochs {self.warmup_epochs}, must be fewer than --epochs {self.epochs}")
         _check_range(self, "crop_scale", 0.01, 1)
@@ -225,8 +249,7 @@ class TrainConfig(LossConfig):
         _check_range(self, "quantize_bits", 2, 8)
         if self.quantize:
             _check_quantize(self)
-        elif self.quantize_epochs:
-            raise UserError(f"--quantize-epochs {self.quantize_epochs} needs --quantize")
+        _check_used(self, self.quantize, "--quantize", "quantize_epochs", "quantize_bits")
         if self.distill != "none" and not self.teacher:
             raise UserError(f"--distill {self.distill} needs --teacher RUN")
         if self.teacher and self.distill == "none":

@@ -93,12 +93,11 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
 def _train(config: TrainConfig, run: Path, resume: bool, processes: Processes) -> float:
     session = _prepare(config, processes, resume)
     session, first = _resume(run, session) if resume else (session, 0)
+    if processes.first and not resume:
+        _forget_previous(run)
     metrics = Metrics(run, config.tensorboard, first) if processes.first else None
     if processes.first:
         runs.write_json(run / runs.CONFIG, to_json(config, {"versions": versions()}))
-        if not resume:
-            _forget_previous(run)
-        console.print(data.found(session.dataset), markup=False)
     accuracy = 0.0
     with progress() if processes.first else nullcontext() as bar:
         for epoch in range(first, config.epochs):
@@ -115,10 +114,14 @@ def _train(config: TrainConfig, run: Path, resume: bool, processes: Processes) -
 def _prepare(config: TrainConfig, processes: Processes, resume: bool) -> Session:
     device = resolve_device(config.device, processes.local)
     dataset = dataset_of(config)
+    if processes.first:
+        console.print(data.found(dataset), markup=False)
+    if config.coding == "poisson" and dataset.spec.has_time:
+        raise UserError("--coding poisson is for images", hint=f"{config.dataset} holds events")
     if config.batch_size % processes.world:
         raise UserError(f"--batch-size {config.batch_size} is not a multiple of the {processes.world} processes")
     torch.manual_seed(config.seed)
-    model = models.build(config.model, dataset.spec).to(device)
+    model = models.build(config.model, as_sent(config, dataset.spec)).to(device)
     if config.init and not resume:
         start_from(Path(config.init), model)
     if config.quantize:  # on a copy: what cannot be trained in integers is refused before the float epochs
@@ -146,7 +149,7 @@ def session_of(
         model=model,
         stepper=_stepper(model, processes, device),
         optimiser=optimise.optimiser(model, config),
-        teacher=teacher.load(Path(config.teacher), dataset.spec, device) if config.teacher else None,
+        teacher=teacher.load(Path(config.teacher), config, dataset.spec, device) if config.teacher else None,
         device=device,
         processes=processes,
     )

@@ -106,7 +106,7 @@ def hta_kl(student: Tensor, teacher: Tensor, tau: float, head_mass: float = 0.5,
     log_p, log_q = _log_probabilities(student, teacher, tau)
     with torch.no_grad():
         sorted_q, order = log_q.exp().sort(dim=-1, descending=True, stable=True)
-        head = sorted_q.cumsum(-1) <= head_mass
+        head = (sorted_q.cumsum(-1) <= head_mass) | (head_mass >= 1)  # a sum of all can be rounded to above 1
         head[..., 0] = True
         in_head = torch.zeros_like(head).scatter(-1, order, head)
         gap = (log_q.exp() - log_p.exp()).abs()

@@ -34,7 +34,7 @@ def restore(run: Path) -> Trained:
     runs.find(run, {runs.CONFIG: "python -m train", runs.CHECKPOINT: "python -m train"})
     settings = config.from_json(run / runs.CONFIG)
     spec = data.spec(settings.dataset)
-    model = models.build(settings.model, spec)
+    model = models.build(settings.model, as_sent(settings, spec))
     path = run / runs.CHECKPOINT
     state = checkpoint.load(path)
     if state.integer:
@@ -93,8 +93,12 @@ def dataset_of(settings: config.TrainConfig) -> data.Dataset:
 
 
 def as_sent(settings: config.TrainConfig, spec: data.DataSpec) -> data.DataSpec:
-    """The specification of what a network gets at each step: rate coding makes images binary."""
-    return dataclasses.replace(spec, levels=1) if settings.coding == "poisson" and not spec.has_time else spec
+    """The specification of what a network gets at each step: rate coding makes images binary, and values of v into
+    spikes of mean v / levels."""
+    if settings.coding != "poisson" or spec.has_time:
+        return spec
+    mean, std = (tuple(value / spec.levels for value in values) for values in (spec.mean, spec.std))
+    return dataclasses.replace(spec, levels=1, mean=mean, std=std)
 
 
 def coded(

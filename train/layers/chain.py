@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from train import kernels
 from train.layers.lif import LIF
@@ -18,7 +19,7 @@ class Chain(nn.Sequential):
 
     Batch norm and a neuron next to each other become one operation, whose spikes can differ from those of the two only
     where the potential meets the threshold up to rounding. Of an image that is the same at every step, convolutions
-    are computed once. Neither where something listens to these modules (a forward hook), nor under symbolic tracing.
+    are computed once. Neither where something listens to these modules (a hook), nor under symbolic tracing.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -41,5 +42,6 @@ class Chain(nn.Sequential):
 
 
 def _plain(module: nn.Module) -> bool:
-    """Whether a module is of just one of the known types and nothing listens to it."""
-    return type(module) in KNOWN and not (module._forward_hooks or module._forward_pre_hooks)
+    """Whether a module is of just one of the known types and nothing listens to it or to all modules."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return type(module) in KNOWN and not any(hooks) and not _has_any_global_hook()

@@ -18,7 +18,7 @@ from train.surrogate import Surrogate, TanhWindow
 
 
 class IF(LIF):
-    """Integrate and fire: leak 1, gain 1."""
+    """Integrate and fire: leak 1, gain 1; threshold and hard reset as the LIF's [U: none of the six papers has it]."""
 
     def __init__(self, threshold: float = 0.5, surrogate: Surrogate | None = None) -> None:
         super().__init__(1.0, threshold, surrogate)
@@ -111,7 +111,8 @@ class AdaptiveLIF(LearnableNeuron):
     """STAA-SNN's adaptive LIF: V_t = M H_{t-1} + N x_t with learnable M and N for each channel.
 
     Initial M 0.25, N 1; one value a channel, (C,): the paper says coefficient matrices and leaves their shape open
-    [I]. Source: STAA-SNN (arXiv 2503.02689), update [S].
+    [I]. Source: STAA-SNN (arXiv 2503.02689), update [S]; one source has it fire at V_t >= threshold, here
+    it fires above, as all neurons do [I].
     """
 
     def __init__(
