@@ -128,7 +128,7 @@ def test_gradient_of_an_input_is_that_of_every_step() -> None:
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize("index", [1, 2])
 def test_backward_hooks_are_called(index: int) -> None:
     model = chain()
     seen: list[int] = []
