@@ -372,7 +372,7 @@ def test_learning_rate_of_the_integer_epochs() -> None:
         ({"model": ModelConfig(neuron="relu")}, "--quantize takes no --neuron relu"),
         ({"quantize_epochs": 3}, "--init RUN"),
         ({"quantize_bits": 9}, "--quantize-bits 9, allowed 2..8"),
-        ({"quantize": False}, "--quantize-epochs 1 needs --quantize"),
+        ({"quantize": False}, "--quantize-epochs 1 has no effect without --quantize"),
     ],
 )
 def test_what_cannot_be_trained_in_integers(change: dict[str, Any], message: str) -> None:
