@@ -21,13 +21,14 @@ from torch import Tensor
 LARGE = 4 << 20  # bytes: below, malloc keeps what is freed
 ROUND = 2 << 20  # bytes of a huge page
 ROOMY = 2  # a block at most so many times larger than what is asked for
+SLACK = 2  # held at most, against what was lent at once: blocks of several sizes take turns, each in its own
 
 
 class Pool:
     """Blocks of memory, lent as tensors: one comes back when the last view of its tensor is gone.
 
     Attributes:
-        held: bytes of all blocks, lent or free. Never more than were lent at once, or are lent now.
+        held: bytes of all blocks, lent or free. Never more than SLACK times what was lent at once.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ class Pool:
             if fitting:
                 block = self._free.pop(min(fitting, key=lambda i: (len(self._free[i]), -i)))  # the last is warm
             else:
-                self._drop(max(self._most_lent, self._lent() + size) - size)
+                self._drop(max(SLACK * self._most_lent, self._lent() + size) - size)
                 block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
                 with suppress(OSError):  # a kernel without them
                     block.madvise(mmap.MADV_HUGEPAGE)
