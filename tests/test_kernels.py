@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -140,7 +141,9 @@ def modules(dtype: torch.dtype, neuron: str = "lif") -> tuple[Chain, nn.Sequenti
 @pytest.mark.parametrize("neuron", NEURONS)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("layout", [torch.Tensor.contiguous, channels_last])
-def test_batch_norm_and_neuron_fused(layout, training: bool, neuron: str, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_batch_norm_and_neuron_fused(
+    layout: Callable[[Tensor], Tensor], training: bool, neuron: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     pair = modules(torch.float64, neuron)
     calls: list[object] = []

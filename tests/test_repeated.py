@@ -12,6 +12,7 @@ from test_kernels import Unknown
 from torch import Tensor, nn
 
 from train import kernels, models
+from train.choices import NeuronName
 from train.config import ModelConfig
 from train.data import DataSpec, repeat_over_time
 from train.layers import LIF, BatchNorm2d, Chain, Conv2d, Normalise
@@ -62,8 +63,8 @@ def assert_as_with_copies(model: nn.Module, x: Tensor) -> None:
     surrogate=st.sampled_from([Triangle(), Unknown()]),
     seed=st.integers(0, 99),
 )
-def test_chain(  # type: ignore[no-untyped-def]
-    steps, batch, side, channels_last, training, surrogate, seed
+def test_chain(
+    steps: int, batch: int, side: int, channels_last: bool, training: bool, surrogate: Surrogate, seed: int
 ) -> None:
     torch.manual_seed(seed)
     model = chain(surrogate).train(training)
@@ -75,7 +76,7 @@ def test_chain(  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("neuron", ["lif", "plif", "da-lif"])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_whole_network(neuron, backend, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_whole_network(neuron: NeuronName, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the normalisation of the pixels; neurons that do not fuse with their batch norm, too."""
     monkeypatch.setattr(kernels, "choose", lambda *_: backend)
     torch.manual_seed(1)

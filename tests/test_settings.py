@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from train import data, layers, loop, losses, models, optimise, runs, teacher
+from train.choices import NeuronName
 from train.config import ModelConfig, TrainConfig, from_json
 from train.data import DataSpec
 from train.errors import UserError
@@ -19,8 +20,8 @@ IMAGES = DataSpec("random", (3, 32, 32), 10, 255, (127.5,) * 3, (64.0,) * 3)
 
 
 @pytest.mark.parametrize(("neuron", "kind"), [("lif", layers.LIF), ("plif", layers.PLIF), ("da-lif", layers.DALIF)])
-def test_leak_and_threshold_of_every_neuron(neuron: str, kind: type[nn.Module]) -> None:
-    model = models.build(ModelConfig(neuron=neuron, leak=0.6, threshold=0.9), IMAGES)  # type: ignore[arg-type]
+def test_leak_and_threshold_of_every_neuron(neuron: NeuronName, kind: type[nn.Module]) -> None:
+    model = models.build(ModelConfig(neuron=neuron, leak=0.6, threshold=0.9), IMAGES)
     cells = [m for m in model.modules() if isinstance(m, kind)]
     assert [(pytest.approx(0.6), 0.9)] * 3 == [(float(torch.as_tensor(m.leak).detach()), m.threshold) for m in cells]
 

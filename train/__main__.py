@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +14,7 @@ from train import allocator, config, presets, runs
 from train.console import console, main
 from train.errors import UserError
 
-FREE = ("--epochs", "--data-dir", "--teacher", "--device", "--workers", "--evaluate-every", "--tensorboard")
+MAY_CHANGE = ("--epochs", "--data-dir", "--teacher", "--device", "--workers", "--evaluate-every", "--tensorboard")
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Options:
     no_malloc_tuning: bool = False
     """Leave the C library's allocator alone: slower for large T, and memory goes back to the system at once."""
     resume: bool = False
-    """Go on with the run in --out where it was interrupted; of its options, only those below may change:
-    --epochs, --data-dir, --teacher, --device, --workers, --evaluate-every, --tensorboard."""
+    """Go on with the run in --out where it was interrupted; of its options, only --epochs, --data-dir, --teacher,
+    --device, --workers, --evaluate-every and --tensorboard may change."""
     overwrite: bool = False
     """Train anew into a run folder that holds a trained network, which is lost."""
 
@@ -79,9 +78,7 @@ def command(options: Options) -> None:
 
     run = options.out or runs.ROOT / f"{options.train.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
     _check(options, run)
-    loop.train(options.train, run, options.resume and (run / runs.CHECKPOINT).exists())
-    if os.environ.get("RANK", "0") == "0":  # of several processes, the one that wrote the run
-        console.print(f"next: python -m export {run} --target loihi2")
+    loop.train(options.train, run, options.resume)
 
 
 def _check(options: Options, run: Path) -> None:
@@ -91,12 +88,11 @@ def _check(options: Options, run: Path) -> None:
         UserError: it would lose its network, or go on with other options.
     """
     if options.resume:
-        changed = [x for x in config.differences(config.from_json(run / runs.CONFIG), options.train) if x not in FREE]
+        before = config.from_json(run / runs.CONFIG)
+        changed = [option for option in config.differences(before, options.train) if option not in MAY_CHANGE]
         if changed:
             hint = "train anew in another folder"
             raise UserError(f"--resume with another {', '.join(changed)}", where=str(run), hint=hint)
-        if not (run / runs.CHECKPOINT).exists():
-            console.print(f"{run} was interrupted in its first epoch: from the start")
     elif (run / runs.CHECKPOINT).exists() and not options.overwrite:
         hint = "--resume to go on with it, --overwrite to lose it, or another --out"
         raise UserError("holds a trained network", where=str(run), hint=hint)

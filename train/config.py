@@ -282,7 +282,7 @@ def _check_quantize(config: TrainConfig) -> None:
 def differences(before: TrainConfig, after: TrainConfig) -> list[str]:
     """The options, as on the command line, in which two configurations differ."""
     flat = [{**values.pop("model"), **values} for values in map(dataclasses.asdict, (before, after))]
-    return [f"--{name.replace('_', '-')}" for name, value in flat[0].items() if value != flat[1][name]]
+    return [_flag(name) for name, value in flat[0].items() if value != flat[1][name]]
 
 
 def to_json(config: TrainConfig, extra: dict[str, Any]) -> dict[str, Any]:

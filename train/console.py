@@ -45,22 +45,16 @@ def main(
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )
         command(parsed)
-    except (UserError, CheckFailedError) as error:
-        if debug:
-            traceback.print_exc()
-        label = "error" if isinstance(error, UserError) else "failed"
-        errors.print(f"[bold red]{label}:[/] ", end="")
-        errors.print(str(error), markup=False)
-        sys.exit(EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_CHECK_FAILED)
     except BrokenPipeError:  # the reader of our output has seen enough, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_OK)
-    except OSError as error:  # a full disk, a folder that cannot be written
+    except (UserError, CheckFailedError, OSError) as error:  # OSError: a full disk, a folder that cannot be written
         if debug:
             traceback.print_exc()
-        errors.print("[bold red]error:[/] ", end="")
+        failed = isinstance(error, CheckFailedError)
+        errors.print(f"[bold red]{'failed' if failed else 'error'}:[/] ", end="")
         errors.print(str(error), markup=False)
-        sys.exit(EXIT_BAD_INPUT)
+        sys.exit(EXIT_CHECK_FAILED if failed else EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         errors.print("interrupted")
         sys.exit(130)

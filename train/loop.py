@@ -81,7 +81,7 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
     """Train, leaving config.json, checkpoint.safetensors and metrics.jsonl in `run`; the test accuracy in [0, 1].
 
     Epoch e draws its batch order, augmentation and random splits from (seed, e) alone, so a resumed run equals an
-    uninterrupted one.
+    uninterrupted one; one that was interrupted before its first checkpoint begins anew.
 
     Raises:
         UserError: unknown data set, model or device; a checkpoint that does not fit; a loss that is not finite.
@@ -91,6 +91,10 @@ def train(config: TrainConfig, run: Path, resume: bool = False) -> float:
 
 
 def _train(config: TrainConfig, run: Path, resume: bool, processes: Processes) -> float:
+    if resume and not (run / runs.CHECKPOINT).exists() and (run / runs.CONFIG).exists():
+        resume = False
+        if processes.first:
+            console.print(f"{run} was interrupted in its first epoch: from the start")
     session = _prepare(config, processes, resume)
     session, first = _resume(run, session) if resume else (session, 0)
     if processes.first and not resume:
@@ -108,6 +112,7 @@ def _train(config: TrainConfig, run: Path, resume: bool, processes: Processes) -
         metrics.close()
         accuracy = metrics.last("test_accuracy")
         console.print(f"test accuracy {accuracy:.2%} ({len(session.dataset.test)} samples); everything is in {run}")
+        console.print(f"next: python -m export {run} --target loihi2")
     return accuracy
 
 

@@ -93,8 +93,10 @@ def dataset_of(settings: config.TrainConfig) -> data.Dataset:
 
 
 def as_sent(settings: config.TrainConfig, spec: data.DataSpec) -> data.DataSpec:
-    """The specification of what a network gets at each step: rate coding makes images binary, and values of v into
-    spikes of mean v / levels."""
+    """The specification of what a network gets at each step.
+
+    Rate coding makes a pixel of value v a spike of mean v / levels, so statistics of pixels shrink by `levels`.
+    """
     if settings.coding != "poisson" or spec.has_time:
         return spec
     mean, std = (tuple(value / spec.levels for value in values) for values in (spec.mean, spec.std))

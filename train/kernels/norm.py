@@ -106,7 +106,7 @@ def norm_lif(
 ) -> Tensor:
     """Spikes of lif(norm(current)), [T, B, C, H, W]; updates the running statistics in training as `norm` would.
 
-    `current` has T steps, or one that is the same at all T.
+    `current` has T steps, or one that is the same at all T. Leak and gain: a number, a scalar tensor or (C,).
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None
