@@ -7,12 +7,14 @@ malloc, and where the process has loaded PyTorch before us.
 
 from __future__ import annotations
 
+import math
 import mmap
 import sys
 import threading
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor
 LARGE = 4 << 20  # bytes: below, malloc keeps what is freed
 ROUND = 2 << 20  # bytes of a huge page
 ROOMY = 2  # a block at most so many times larger than what is asked for
+_NUMPY = {1: np.uint8, 2: np.int16, 4: np.float32, 8: np.float64}  # by bytes; PyTorch sees the type it wants
 SLACK = 2  # held at most, against what was lent at once: blocks of several sizes take turns, each in its own
 
 
@@ -39,9 +42,9 @@ class Pool:
 
     def empty(self, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
         """As `torch.empty_strided`, for strides without holes."""
-        size = int(np.prod(shape)) * dtype.itemsize
-        block = self._take(-(-size // ROUND) * ROUND)
-        lent = np.frombuffer(block, dtype=np.uint8, count=size)
+        count = math.prod(shape)
+        block = self._take(-(-count * dtype.itemsize // ROUND) * ROUND)
+        lent: Any = np.ndarray((count,), _NUMPY[dtype.itemsize], block)
         weakref.finalize(lent, self._free.append, block).atexit = False  # PyTorch holds `lent` as long as the tensor
         return torch.from_numpy(lent).view(dtype).as_strided(shape, stride)
 
@@ -53,9 +56,10 @@ class Pool:
 
     def _take(self, size: int) -> mmap.mmap:
         with self._lock:
-            fitting = [i for i, block in enumerate(self._free) if size <= len(block) <= ROOMY * size]
-            if fitting:
-                block = self._free.pop(min(fitting, key=lambda i: (len(self._free[i]), -i)))  # the last is warm
+            sizes = [len(block) for block in self._free]
+            best = min((found for found in sizes if size <= found <= ROOMY * size), default=None)
+            if best is not None:
+                block = self._free.pop(len(sizes) - 1 - sizes[::-1].index(best))  # the last is warm
             else:
                 self._drop(max(SLACK * self._most_lent, self._lent() + size) - size)
                 block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -80,6 +84,6 @@ _WORKS = sys.platform == "linux" and hasattr(mmap, "MADV_HUGEPAGE")
 
 def empty_strided(shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
     """As `torch.empty_strided` on the CPU, for strides without holes; of large tensors, from the pool."""
-    if not _WORKS or int(np.prod(shape)) * dtype.itemsize < LARGE:
+    if not _WORKS or math.prod(shape) * dtype.itemsize < LARGE:
         return torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype)
     return POOL.empty(shape, stride, dtype)

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from train.kernels import buffers, layout, threads, tiles, trace
-from train.kernels.layout import Floats, Layout
+from train.kernels.layout import Layout
 from train.surrogate import Surrogate
 
-Value: TypeAlias = float | Tensor | Floats
+Value: TypeAlias = float | Tensor
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,9 @@ def kernels_for(neuron: Neuron, current: Tensor) -> tuple[tiles.Kernels, bool]:
         return tiles.build(None, neuron.threshold, real, bfloat16, neuron.detach_reset), False
 
 
-def parameters(
-    form: Layout, dtype: torch.dtype, leak: Value, gain: Value, bias: Value, centre: Value = 0.0
-) -> Parameters:
+def parameters(form: Layout, dtype: torch.dtype, leak: Value, gain: Value, bias: Value) -> Parameters:
     """The parameters for a layout."""
-    return Parameters(*(form.tiles(value, dtype) for value in (leak, gain, bias, centre)))
+    return Parameters(*(form.tiles(value, dtype) for value in (leak, gain, bias, 0.0)))
 
 
 def spikes(neuron: Neuron, form: Layout, flat: Tensor, given: Parameters, steps: int) -> Tensor:
@@ -84,10 +82,13 @@ def _empty(steps: int, flat: Tensor) -> Tensor:
 
 def gradients(
     neuron: Neuron, form: Layout, flat: Tensor, gradient: Tensor, given: Parameters, wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor, Tensor]:
-    """dL/dcurrent of its shape, and the sums [3, K, width or 1] that make dL/dleak, dL/dgain and dL/dbias, float64."""
+) -> tuple[Tensor, Any]:
+    """dL/dcurrent of its shape, and the sums [3, P, K, width or 1] that make dL/dleak, dL/dgain and dL/dbias, float64.
+
+    They are of dL/dV H, dL/dV (x - centre) and dL/dV.
+    """
     parts = threads.count(gradient.numel())
-    sums = np.zeros((3, parts, form.rows, form.width if form.rows == 1 else 1))
+    sums = form.sums(3, parts)
     out = _empty(len(flat), flat)
     if flat.numel():
         kernels, traced = kernels_for(neuron, flat)
@@ -106,7 +107,7 @@ def gradients(
             np.array(wanted),
         )
         threads.run(kernels.backward, parts, *arguments)
-    return out, torch.from_numpy(sums.sum(1))
+    return out, sums
 
 
 def _slopes(
@@ -141,11 +142,11 @@ class _LIF(torch.autograd.Function):
         form = ctx.form
         wanted = ctx.needs_input_grad[2:]
         out, sums = gradients(ctx.neuron, form, flat, form.flat(gradient), ctx.given, wanted)
-        remaining = iter(tensors)
+        totals, remaining = torch.from_numpy(sums.sum(1)), iter(tensors)
         values = [next(remaining) if tensor else None for tensor in ctx.is_tensor]
         found = [
             form.parameter_gradient(total, value) if want else None
-            for total, value, want in zip(sums, values, wanted, strict=True)
+            for total, value, want in zip(totals, values, wanted, strict=True)
         ]
         return form.shaped(out), None, *found
 

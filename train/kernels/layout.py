@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 LINE = 64  # bytes of a cache line
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 TILE = 2048  # elements that a kernel takes through all steps at a time: its rows stay in the nearest caches
 
 
@@ -32,7 +34,7 @@ class Layout:
 
     def over(self, steps: int) -> Layout:
         """The same for so many steps: frames lie alike."""
-        return replace(self, shape=torch.Size((steps, *self.shape[1:])))
+        return self if steps == self.shape[0] else replace(self, shape=torch.Size((steps, *self.shape[1:])))
 
     def flat(self, x: Tensor) -> Tensor:
         """[T, B, C, ...] to [T, M] in memory order; a view where `x` has this layout, else a copy."""
@@ -46,15 +48,27 @@ class Layout:
         steps, batch, channels, *space = self.shape
         return flat.view(steps, batch, *space, channels).movedim(-1, 2)
 
-    def first(self, flat: Tensor) -> Tensor:
-        """The first element of every channel, (C,), of a [T, M] tensor; a view."""
+    def first(self, values: Any) -> Any:
+        """The first element of every channel, (C,), of a [T, M] array; a view."""
         channels = self.shape[2]
-        return flat[0, :channels] if self.channels_last else flat[0].view(self.shape[1:])[0].view(channels, -1)[:, 0]
+        return values[0, :channels] if self.channels_last else values[0, :: self.segment][:channels]
+
+    def rooms(self, count: int, dtype: torch.dtype) -> tuple[Any, ...]:
+        """Memory for `count` parameters as NumPy arrays [K, width], each from a cache line on."""
+        kind = _NUMPY[dtype]
+        size = self.rows * self.width
+        apart = -(-size * dtype.itemsize // LINE) * LINE // dtype.itemsize
+        room = _aligned(count * apart, kind)
+        return tuple(room[i : i + size].reshape(self.rows, self.width) for i in range(0, count * apart, apart))
+
+    def sums(self, count: int, parts: int) -> Any:
+        """Zeros for the sums of tiles by `parts` threads: [count, P, K, width], or 1 where a tile is of one channel."""
+        return np.zeros((count, parts, self.rows, self.width if self.rows == 1 else 1))
 
     def tiles(self, value: float | Tensor | Floats, dtype: torch.dtype) -> Any:
         """A scalar or (C,) parameter as a NumPy array [K, width]: a few elements, where PyTorch's calls cost more."""
         given: Any = value.detach().to(dtype).numpy() if isinstance(value, Tensor) else np.asarray(value)
-        out = _aligned(self.rows, self.width, np.float64 if dtype == torch.float64 else np.float32)
+        (out,) = self.rooms(1, dtype)
         if given.ndim == 0:
             out[:] = given
         elif self.rows == 1:
@@ -62,12 +76,6 @@ class Layout:
         else:
             out[:] = given[:, None]
         return out
-
-    def channel_sums(self, sums: Tensor) -> Floats:
-        """Sums over time and tiles, [n, K, width] or [n, K, 1], to those of every channel, [n, C]."""
-        found: Floats = sums.numpy()
-        by_channel: Floats = found.reshape(len(found), -1, self.shape[2]).sum(1) if self.rows == 1 else found.sum(2)
-        return by_channel
 
     def parameter_gradient(self, sums: Tensor, parameter: Tensor) -> Tensor:
         """Sums over time and tiles, [K, width] or [K, 1], to the gradient of a scalar or (C,) parameter."""
@@ -78,21 +86,25 @@ class Layout:
         return sums.sum(1).to(parameter.dtype)
 
 
-def _aligned(rows: int, width: int, dtype: type) -> Any:
-    """Memory from a cache line on, as `loops.scratch`."""
-    room: Any = np.empty(rows * width + LINE, dtype)
-    first = -room.ctypes.data % LINE // room.itemsize
-    return room[first : first + rows * width].reshape(rows, width)
+def _aligned(size: int, dtype: type) -> Any:
+    """Memory from a cache line on, as `loops.row`."""
+    room: Any = np.empty(size + LINE, dtype)
+    first = -room.__array_interface__["data"][0] % LINE // room.itemsize
+    return room[first : first + size]
 
 
 def of(x: Tensor, per_channel: bool) -> Layout:
     """The layout that reads `x`, [T, B, C, ...], without a copy where there is one."""
-    channels_last = x.ndim == 3 or x.movedim(2, -1).is_contiguous()
-    frame = x[0].numel()
+    return _of(x.shape, x.ndim == 3 or x.movedim(2, -1).is_contiguous(), per_channel)
+
+
+@lru_cache
+def _of(shape: torch.Size, channels_last: bool, per_channel: bool) -> Layout:
+    frame = shape[1:].numel()
     if not per_channel:
-        return Layout(x.shape, channels_last, frame, max(1, min(frame, TILE)), 1)
-    channels = x.shape[2]
+        return Layout(shape, channels_last, frame, max(1, min(frame, TILE)), 1)
+    channels = shape[2]
     if channels_last:
-        return Layout(x.shape, True, frame, channels * max(1, TILE // channels), 1)
-    plane = frame // max(1, x.shape[1] * channels)
-    return Layout(x.shape, False, plane, max(1, min(plane, TILE)), channels)
+        return Layout(shape, True, frame, channels * max(1, TILE // channels), 1)
+    plane = frame // max(1, shape[1] * channels)
+    return Layout(shape, False, plane, max(1, min(plane, TILE)), channels)

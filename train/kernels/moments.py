@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.kernels import loops, threads
+from train.kernels import channels, loops, threads
 from train.kernels.cpu import array, state_dtype
-from train.kernels.layout import Floats, Layout
+from train.kernels.layout import Layout
 from train.kernels.tiles import collect as add_up
 from train.kernels.tiles import span, tile
 
@@ -70,21 +70,20 @@ def _sweeps(flat: Tensor) -> Sweeps:
     return build(np.float64 if flat.dtype == torch.float64 else np.float32, flat.dtype == torch.bfloat16)
 
 
-def mean_and_variance(form: Layout, flat: Tensor, channels: int) -> tuple[Floats, Floats]:
-    """Mean and biased variance of every channel of a [T, M] tensor, (C,) each, in float64; one sweep."""
-    # Sums about any value of the channel do not lose digits as sums about zero do where the mean is large.
-    pivot = form.first(flat).to(state_dtype(flat))
+def about(form: Layout, flat: Tensor, pivot: Any) -> Any:
+    """Sums of x - pivot and its square, [2, P, K, width or 1] in float64, over a [T, M] tensor; one sweep.
+
+    Sums about any value of the channel do not lose digits as sums about zero do where the mean is large.
+    """
     parts = threads.count(flat.numel())
-    sums = np.zeros((2, parts, form.rows, form.width if form.rows == 1 else 1))
-    centre = form.tiles(pivot, state_dtype(flat))
+    sums = form.sums(2, parts)
+    (centre,) = form.rooms(1, state_dtype(flat))
+    channels.spread(centre, pivot)
     threads.run(_sweeps(flat).collect, parts, form.segment, array(flat), centre, sums)
-    totals = sums.sum(1).reshape(2, -1, channels).sum(1) if form.rows == 1 else sums.sum((1, 3))
-    first, second = totals * (channels / flat.numel())
-    return pivot.numpy() + first, np.maximum(second - first**2, 0)
+    return sums
 
 
-def add_affine_(form: Layout, gradient: Tensor, flat: Tensor, slope: Floats, offset: Floats) -> None:
-    """gradient += slope x + offset, per channel, in place; both tensors [T, M]."""
-    dtype = state_dtype(flat)
-    arguments = (array(flat), array(gradient), form.tiles(slope, dtype), form.tiles(offset, dtype))
+def add_affine_(form: Layout, gradient: Tensor, flat: Tensor, slope: Any, offset: Any) -> None:
+    """gradient += slope x + offset, in place; both tensors [T, M], slope and offset rows of tiles."""
+    arguments = (array(flat), array(gradient), slope, offset)
     threads.run(_sweeps(flat).correct, threads.count(flat.numel()), form.segment, *arguments)

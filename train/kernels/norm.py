@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from train.kernels import cpu, layout, moments
-from train.kernels.cpu import Neuron
-from train.kernels.layout import Floats, Layout
+from train.kernels import channels, cpu, layout, moments
+from train.kernels.cpu import Neuron, Parameters
+from train.kernels.layout import Layout
+
+REAL = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of every channel, (C,): a few numbers, in NumPy, whose calls cost less than PyTorch's.
+    """What batch norm subtracts and divides by.
 
     Attributes:
-        inverse: 1 / sqrt(variance + eps).
-        fixed: whether they are the running ones, through which no gradient goes.
+        seen: mean and biased variance of every channel, [2, C] in float64.
+        eps: s = sqrt(variance + eps).
+        count: values of a channel that they are of; 0 for the running ones, through which no gradient goes.
     """
 
-    mean: Floats
-    inverse: Floats
-    fixed: bool
+    seen: Any
+    eps: float
+    count: int
 
 
 class _NormLIF(torch.autograd.Function):
-    """Batch norm y = scale x + shift, scale = weight / sqrt(var + eps), inside the neuron that takes gain y."""
+    """Batch norm y = weight (x - mean) / s + bias inside the neuron that takes gain y."""
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
@@ -41,16 +45,17 @@ class _NormLIF(torch.autograd.Function):
         gain: float | Tensor,
         flat: Tensor,
         form: Layout,
-        seen: Statistics,
+        statistics: Statistics,
         neuron: Neuron,
         steps: int,
     ) -> Tensor:
-        scale = _numbers(weight) * seen.inverse
-        shift, own = _numbers(bias) - seen.mean * scale, _numbers(gain)
-        ctx.given = cpu.parameters(form, cpu.state_dtype(flat), leak, own * scale, own * shift, seen.mean)
+        rows = form.rooms(4, cpu.state_dtype(flat))
+        ctx.numbers = tuple(_numbers(value) for value in (weight, bias, leak, gain))
+        channels.prepare(statistics.seen, statistics.eps, *ctx.numbers, rows)
+        ctx.given = Parameters(*rows)
         ctx.save_for_backward(flat, weight, bias, *(x for x in (leak, gain) if isinstance(x, Tensor)))
         ctx.leak, ctx.gain = (None if isinstance(x, Tensor) else x for x in (leak, gain))
-        ctx.neuron, ctx.form, ctx.seen = neuron, form, seen
+        ctx.neuron, ctx.form, ctx.statistics = neuron, form, statistics
         return form.over(steps).shaped(cpu.spikes(neuron, form, flat, ctx.given, steps))
 
     @staticmethod
@@ -58,26 +63,28 @@ class _NormLIF(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         flat, weight, bias, *others = ctx.saved_tensors
         leak, gain = (others.pop(0) if x is None else x for x in (ctx.leak, ctx.gain))
-        form, seen = ctx.form, ctx.seen
-        behind = form.over(len(gradient)).flat(gradient)
-        out, sums = cpu.gradients(ctx.neuron, form, flat, behind, ctx.given, (ctx.needs_input_grad[3], True, True))
-        leak_sums, centred, plain = form.channel_sums(sums)  # of dL/dV H, dL/dV (x - mean), dL/dV
-        own, scale = _numbers(gain), _numbers(weight) * seen.inverse
-        by_weight, by_bias = own * seen.inverse * centred, own * plain
-        if not seen.fixed:
-            count = flat.numel() / len(weight)  # of a current that is the same at every step: sums of T slopes each
-            slope = -scale * seen.inverse * by_weight / count
-            moments.add_affine_(form, out, flat, slope, -scale * by_bias / count - slope * seen.mean)
-        by_gain = scale * centred + _numbers(bias) * plain
-        found = ((by_weight, weight), (by_bias, bias), (leak_sums, leak), (by_gain, gain))
-        return form.shaped(out), *(_shaped(sums, to) for sums, to in found), None, None, None, None, None
+        form, statistics, (weights, biases, _, gains) = ctx.form, ctx.statistics, ctx.numbers
+        wanted = (ctx.needs_input_grad[3], True, True)
+        out, sums = cpu.gradients(ctx.neuron, form, flat, form.flat(gradient), ctx.given, wanted)
+        rows = form.rooms(2, cpu.state_dtype(flat))
+        found = np.empty((4, len(weights)), weights.dtype)
+        given = (statistics.seen, statistics.eps, weights, biases, gains, statistics.count)
+        channels.settle(sums, *given, found, rows)
+        if statistics.count:
+            moments.add_affine_(form, out, flat, *rows)
+        gradients = map(_shaped, found, (weight, bias, leak, gain))
+        return form.shaped(out), *gradients, None, None, None, None, None
 
 
-def _numbers(parameter: float | Tensor) -> Floats:
-    return np.asarray(parameter.detach().double() if isinstance(parameter, Tensor) else parameter, dtype=np.float64)
+def _numbers(parameter: float | Tensor) -> Any:
+    """A parameter as an array (C,) or, of one value, (1,)."""
+    if isinstance(parameter, Tensor):
+        flat = parameter.detach().reshape(-1)
+        return (flat if flat.dtype in REAL else flat.double()).numpy()
+    return np.array((parameter,), np.float64)
 
 
-def _shaped(sums: Floats, parameter: float | Tensor) -> Tensor | None:
+def _shaped(sums: Any, parameter: float | Tensor) -> Tensor | None:
     """Sums of every channel as the gradient of a (C,) or scalar parameter; none for a number."""
     if not isinstance(parameter, Tensor):
         return None
@@ -93,6 +100,7 @@ def fits(current: Tensor, norm: nn.BatchNorm2d) -> bool:
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
+        and norm.weight.dtype in REAL
     )
 
 
@@ -108,29 +116,32 @@ def norm_lif(
 
     `current` has T steps, or one that is the same at all T. Leak and gain: a number, a scalar tensor or (C,).
     """
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
     form = layout.of(current, per_channel=True)
     with torch.no_grad():
         flat = form.flat(current)
-        if norm.training:
-            mean, variance = moments.mean_and_variance(form, flat, len(norm.weight))
-            _keep(norm, mean, variance, steps * current[0].numel() // len(norm.weight))
-        else:
-            mean, variance = _numbers(norm.running_mean), _numbers(norm.running_var)
-    seen = Statistics(mean, 1 / np.sqrt(variance + norm.eps), not norm.training)
+        statistics = _of_batch(norm, form, flat, steps) if norm.training else _running(norm)
     spikes: Tensor = _NormLIF.apply(  # type: ignore[no-untyped-call]
-        current, norm.weight, norm.bias, leak, gain, flat, form, seen, neuron, steps
+        current, norm.weight, norm.bias, leak, gain, flat, form, statistics, neuron, steps
     )
     return spikes
 
 
-def _keep(norm: nn.BatchNorm2d, mean: Floats, variance: Floats, count: int) -> None:
-    """Running statistics, as `norm` itself would."""
+def _of_batch(norm: nn.BatchNorm2d, form: Layout, flat: Tensor, steps: int) -> Statistics:
+    """Those of this batch, which the running ones move towards, as `norm` itself would have it."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    assert norm.momentum is not None
     assert norm.num_batches_tracked is not None
-    for running, value in ((norm.running_mean, mean), (norm.running_var, variance * count / max(1, count - 1))):
-        running.lerp_(torch.from_numpy(value).to(running.dtype), norm.momentum)
-    norm.num_batches_tracked += 1
+    first = form.first(flat.detach())
+    pivot = np.ascontiguousarray(first.to(cpu.state_dtype(flat)).numpy())
+    seen = np.empty((2, len(pivot)))
+    count = flat.numel() // len(pivot)
+    running = (norm.running_mean.numpy(), norm.running_var.numpy(), norm.num_batches_tracked.numpy())
+    channels.observe(moments.about(form, flat, pivot), pivot, count, norm.momentum, steps / len(flat), *running, seen)
+    return Statistics(seen, norm.eps, count)
+
+
+def _running(norm: nn.BatchNorm2d) -> Statistics:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    seen = np.stack([norm.running_mean.numpy(), norm.running_var.numpy()]).astype(np.float64)
+    return Statistics(seen, norm.eps, 0)

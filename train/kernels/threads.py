@@ -6,7 +6,9 @@ Threads of another pool would compete with PyTorch's, which spin for a while aft
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -16,6 +18,16 @@ import torch
 
 MIN_ELEMENTS = 16384  # below this a part is done before another thread has started
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_WORK: dict[int, Callable[[], None]] = {}  # under way
+_NUMBERS = itertools.count(1)
+
+
+def _do(number: int) -> None:
+    """What every thread of a team calls."""
+    _WORK[number]()
+
+
+_EVERY_THREAD = _CALLBACK(_do)  # made once: making one maps memory
 
 
 @dataclass(frozen=True)
@@ -62,13 +74,18 @@ def run(kernel: Any, parts: int, *arguments: object) -> None:
         return
     errors: list[BaseException] = []
 
-    def work(_: object) -> None:
+    def work() -> None:
         try:
             for part in range(openmp.thread(), parts, openmp.team()):
                 kernel(part, parts, *arguments)
         except BaseException as error:  # must not cross C frames
             errors.append(error)
 
-    openmp.parallel(_CALLBACK(work), None, parts, 0)
+    number = next(_NUMBERS)
+    _WORK[number] = work
+    try:
+        openmp.parallel(_EVERY_THREAD, number, parts, 0)
+    finally:
+        del _WORK[number]
     if errors:
         raise errors[0]
