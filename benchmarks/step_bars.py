@@ -14,10 +14,11 @@ HEAD = ("| bar | measured | |", "|---|---|---|")
 
 
 def bars(results: Results) -> list[str]:
-    """The lines in Markdown, by T and input."""
+    """The lines in Markdown, by T and input; none without a row of this project."""
     own = [case for case in results if case.row == "spikeproof"]
     ordered = sorted(own, key=lambda case: (case.steps, case.input))
-    return [*HEAD, *(line for case in ordered for line in _of(case, results))]
+    lines = [line for case in ordered for line in _of(case, results)]
+    return [*HEAD, *lines] if lines else []
 
 
 def _of(case: Case, results: Results) -> Iterator[str]:

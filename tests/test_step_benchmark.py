@@ -56,7 +56,7 @@ def stand_in(tmp_path: Path) -> Jobs:
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN)
 
-    def job(name: str = "row", behaviour: str = "works", limit_s: float = 20.0) -> Job:
+    def job(name: str = "row", behaviour: str = "works", limit_s: float = 10.0) -> Job:
         return Job(name, [sys.executable, str(script), name, behaviour, str(tmp_path / "log")], limit_s)
 
     return job
@@ -92,6 +92,7 @@ def test_a_machine_that_changes_its_speed_leaves_ratios_exact() -> None:
     own.add(12, {"samples": [(9.0, 0.5, 1.0), (3.0, 0.01, 1.0), (5.0, 0.01, 1.0)], "peak_mb": 1.0})
     peer.add(12, {"samples": [(6.0, 0.0, 1.0)], "peak_mb": 1.0})
     peer.add(13, {"samples": [(6.0, 0.03, 1.0)], "peak_mb": 1.0})
+    assert (own.pace_s[12], 13 in peer.pace_s) == (4.0, False)
     assert ratio(peer, own) == Ratio(1.5, 1.5, 1.5, 7)
     assert statistics.median(peer.clean_s) / statistics.median(own.clean_s) > 1.6
 
@@ -218,6 +219,7 @@ def test_a_worker_that_dies_says_why(stand_in: Jobs) -> None:
         for _ in range(2):  # the second finds a closed pipe
             with pytest.raises(WorkerError, match=r"^out of memory"):
                 worker.turn(1)
+            assert gone(worker._process.pid)
 
 
 def test_a_worker_that_is_killed_says_so(stand_in: Jobs) -> None:
@@ -282,6 +284,13 @@ def test_rows_to_which_nobody_comes_take_their_turns_alone(stand_in: Jobs, row: 
     results = {OURS: Turns(), RELU: Turns(), replace(OURS, row=row): Turns()}
     run(results, 2, 3, lambda case: stand_in(behaviour="slow", limit_s=1) if case.peer else stand_in())
     assert [(len(results[case].samples), list(results[case].pace_s)) for case in (OURS, RELU)] == [(6, [0, 1])] * 2
+
+
+def test_the_first_reason_stands(stand_in: Jobs) -> None:
+    results = {OURS: Turns(), RELU: Turns()}
+    run(results, 2, 1, lambda case: stand_in(behaviour="works" if case == RELU else "stuck", limit_s=2))
+    assert results[OURS].failure == "not done within 2 s"
+    assert len(results[RELU].samples) == 2
 
 
 def test_a_library_leaves_before_the_next_one_comes(stand_in: Jobs, tmp_path: Path) -> None:
