@@ -122,7 +122,17 @@ def _line(job: Job) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"left_out": f"not done within {job.limit_s:.0f} s"}
     except FileNotFoundError:
-        return {"left_out": f"not installed: {Path(job.command[0]).parent.parent.name}, see benchmarks/peers/build.py"}
+        return {"left_out": not_installed(job)}
     if done.returncode:
-        return {"left_out": (done.stderr.strip().splitlines() or ["failed"])[-1]}
+        return {"left_out": last_line(done.stderr) or "failed"}
     return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def not_installed(job: Job) -> str:
+    """The reason of a job whose interpreter is not there."""
+    return f"not installed: {Path(job.command[0]).parent.parent.name}, see benchmarks/peers/build.py"
+
+
+def last_line(errors: str) -> str:
+    """What a process that failed said at last."""
+    return (errors.strip().splitlines() or [""])[-1]

@@ -29,13 +29,18 @@ def waited_s() -> float:
     return total / 1e9
 
 
+def sample(step: Callable[[], object]) -> Sample:
+    """One step, timed."""
+    waited, begin, cpu = waited_s(), time.perf_counter(), time.process_time()
+    step()
+    seconds = time.perf_counter() - begin
+    return seconds, (waited_s() - waited) / seconds, time.process_time() - cpu
+
+
 def on_cpu(step: Callable[[], object], wanted: int) -> list[Sample]:
     """Samples of a step until `wanted` of them were undisturbed, or patience is at its end."""
     timed: list[Sample] = []
     deadline = time.perf_counter() + PATIENCE_S
     while sum(wait < MAX_WAIT for _, wait, _ in timed) < wanted and time.perf_counter() < deadline:
-        waited, begin, cpu = waited_s(), time.perf_counter(), time.process_time()
-        step()
-        seconds = time.perf_counter() - begin
-        timed.append((seconds, (waited_s() - waited) / seconds, time.process_time() - cpu))
+        timed.append(sample(step))
     return timed

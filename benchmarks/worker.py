@@ -1,21 +1,25 @@
-"""One row of `train_step.py` in a process of its own: trains a few steps and prints one line of JSON."""
+"""One row of `train_step.py`, a process that trains a few steps whenever it is asked to; `turns.py` has the protocol.
+
+By hand: `echo 4 | python benchmarks/worker.py ROW PRECISION ALLOCATOR INPUT STEPS BATCH THREADS`.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from benchmarks.samples import memory_kb, on_cpu  # noqa: E402
+from benchmarks.samples import memory_kb, sample  # noqa: E402
 
 
-def main(
-    row: str, precision: str, allocator: str, given: str, steps: int, batch: int, threads: int, samples: int
-) -> None:
-    """Print first step (s), peak memory over the state before it (MB), and every sample (s, part waited)."""
+def main(row: str, precision: str, allocator: str, given: str, steps: int, batch: int, threads: int) -> None:
+    """Print first step (s) and peak memory over the state before it (MB); then, for each line read, so many samples."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
     if allocator == "tuned":
         from train import allocator as tuning
 
@@ -38,13 +42,19 @@ def main(
         frames = frames[:1].expand(frames.shape)
     step = training(model, frames, labels, precision == "bf16")
     before = memory_kb("VmRSS")
+
+    def answer(**said: object) -> None:
+        peak = (memory_kb("VmHWM") - before) / 1024
+        print(json.dumps({**said, "peak_mb": peak}), file=answers, flush=True)
+
     begin = time.perf_counter()
     loss = float(step())
     first = time.perf_counter() - begin
     step()
-    timed = on_cpu(step, samples)
-    peak = (memory_kb("VmHWM") - before) / 1024
-    print(json.dumps({"loss": loss, "first_s": first, "peak_mb": peak, "samples": timed}))
+    answer(loss=loss, first_s=first)
+    for line in sys.stdin:
+        step()  # cores and caches were another row's
+        answer(samples=[sample(step) for _ in range(int(line))])
 
 
 if __name__ == "__main__":
