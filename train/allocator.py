@@ -12,6 +12,14 @@ NEVER = 2**31 - 1
 TOP_PAD_BYTES = 64 << 20
 
 
+_TUNED = False
+
+
+def keeps_memory() -> bool:
+    """Whether `tune` has run: malloc keeps what is freed. Not known of a malloc that the user has chosen."""
+    return _TUNED
+
+
 def tune() -> str | None:
     """Tune malloc for this process and its children; one line that says so, None where this does not apply.
 
@@ -29,4 +37,6 @@ def tune() -> str | None:
     if not all(mallopt(name, value) for name, value in settings):
         return None
     os.environ.setdefault(HUGE_PAGES, "1")
+    global _TUNED
+    _TUNED = True
     return "malloc keeps freed memory and uses huge pages (--no-malloc-tuning switches this off)"

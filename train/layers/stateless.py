@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.kernels import buffers
+from train.layers import pieces
 
 
 def fold_time(x: Tensor) -> Tensor:
@@ -24,6 +25,12 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return unfold_time(super().forward(fold_time(input)), len(input))
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        form = pieces.form(self, input)
+        whole = super()._conv_forward
+        out: Tensor = whole(input, weight, bias) if form is None else pieces.convolve(input, weight, bias, form)
+        return out
 
 
 class BatchNorm2d(nn.BatchNorm2d):
