@@ -16,13 +16,11 @@ from train.kernels import loops
 def _spread(out: Any, values: Any) -> None:
     """A value for every channel to rows of tiles, [K, width]."""
     rows, width = out.shape
-    step = len(values)
-    if rows > 1:
-        for k in range(rows):
-            out[k, :] = values[k % step]
-        return
-    for start in range(0, width, step):
-        out[0, start : start + step] = values
+    step = 1 if rows > 1 else len(values)  # of one channel, or of all in turn
+    for k in range(rows):
+        for start in range(0, width, step):
+            for c in range(step):
+                out[k, start + c] = values[(k + c) % len(values)]
 
 
 def _collected(sums: Any, channels: int) -> Any:
@@ -33,10 +31,8 @@ def _collected(sums: Any, channels: int) -> Any:
         for p in range(parts):
             for k in range(rows):
                 for start in range(0, width, channels):
-                    if rows > 1:
-                        out[j, k] += sums[j, p, k, start]
-                    else:
-                        out[j] += sums[j, p, k, start : start + channels]
+                    for c in range(min(channels, width)):
+                        out[j, k + c] += sums[j, p, k, start + c]
     return out
 
 

@@ -48,10 +48,10 @@ class Layout:
         steps, batch, channels, *space = self.shape
         return flat.view(steps, batch, *space, channels).movedim(-1, 2)
 
-    def first(self, values: Any) -> Any:
-        """The first element of every channel, (C,), of a [T, M] array; a view."""
+    def first(self, flat: Tensor) -> Tensor:
+        """The first element of every channel, (C,), of a [T, M] tensor; a view."""
         channels = self.shape[2]
-        return values[0, :channels] if self.channels_last else values[0, :: self.segment][:channels]
+        return flat[0, :channels] if self.channels_last else flat[0, :: self.segment][:channels]
 
     def rooms(self, count: int, dtype: torch.dtype) -> tuple[Any, ...]:
         """Memory for `count` parameters as NumPy arrays [K, width], each from a cache line on."""

@@ -64,7 +64,7 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
     load, store_product, one = storage.load, storage.store_product, storage.one
     step_back = loops.step_back_loop(surrogate, threshold, real, detach)
     fire, charge, fetch = loops.fire, loops.charge, loops.fetch
-    add, add_products, add_state_product = loops.add, loops.add_products, loops.add_state_product
+    add, add_products, add_state_product, copy = loops.add, loops.add_products, loops.add_state_product, loops.copy
     vth = real(threshold)
 
     def forward(part: int, parts: int, segment: int, x: Any, spikes: Any, leak: Any, gain: Any, bias: Any) -> None:
@@ -136,7 +136,7 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
                     add_products(gain_sum, bias_sum, slope[:n], load(buffer, x[t, a:b]), centre[row])
                 store_product(x_gradient[t, a:b], gain[row], slope, buffer)
             if not moving:
-                slope[:n] = bias_sum[:n]
+                copy(slope, bias_sum)
                 bias_sum[:] = 0
                 add_products(gain_sum, bias_sum, slope[:n], load(buffer, x[0, a:b]), centre[row])
                 store_product(x_gradient[0, a:b], gain[row], slope, buffer)
