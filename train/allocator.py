@@ -10,8 +10,6 @@ HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # PyTorch asks for transparent huge pages f
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
 NEVER = 2**31 - 1
 TOP_PAD_BYTES = 64 << 20
-
-
 _TUNED = False
 
 

@@ -42,7 +42,7 @@ spread, collected = loops.compile_loop(_spread), loops.compile_loop(_collected)
 def _observe(
     sums: Any, pivot: Any, count: float, momentum: float, shown: float, mean: Any, var: Any, tracked: Any, seen: Any
 ) -> None:
-    """Statistics of a batch from sums about the pivot, with `count` values a channel, each shown so many times.
+    """Statistics of a batch from sums [2, P, K, width or 1] about the pivot (C,), `count` values, each so often shown.
 
     seen: mean and variance (biased), [2, C]. The running mean and (unbiased) variance move towards them; tracked, ().
     """
@@ -74,8 +74,8 @@ def _settle(
 ) -> None:
     """Gradients of weight, bias, leak and gain of every channel, [4, C]; what dL/dx lacks as rows of slope and offset.
 
-    sums: of dL/dV H, dL/dV (x - mean) and dL/dV. Through statistics of `count` values a channel, dL/dx += slope x +
-    offset. With count 0 they are fixed, and `rows` are left alone.
+    sums [3, P, K, width or 1]: of dL/dV H, dL/dV (x - mean), dL/dV. Through statistics of `count` values a channel,
+    dL/dx += slope x + offset. With count 0 they are fixed, and `rows` are left alone.
     """
     totals = collected(sums, len(weight))
     slope, offset = np.empty(len(weight)), np.empty(len(weight))

@@ -49,7 +49,7 @@ def form(conv: nn.Conv2d, x: Tensor) -> Form | None:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, form: Form) -> Tensor:
-    """As `functional.conv2d`; the gradient of the weight is the sum of the pieces'."""
+    """As `functional.conv2d`, [N, C, H, W] to [N, C', H', W']; the gradient of the weight is the sum of the pieces'."""
     dtype = _dtype(x)
     out: Tensor = _Pieces.apply(  # type: ignore[no-untyped-call]
         x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), form
