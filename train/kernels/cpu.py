@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from train.kernels import buffers, layout, threads, tiles, trace
+from train.kernels import buffers, channels, layout, threads, tiles, trace
 from train.kernels.layout import Layout
 from train.surrogate import Surrogate
 
 Value: TypeAlias = float | Tensor
+REAL = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,25 @@ def kernels_for(neuron: Neuron, current: Tensor) -> tuple[tiles.Kernels, bool]:
 
 def parameters(form: Layout, dtype: torch.dtype, leak: Value, gain: Value, bias: Value) -> Parameters:
     """The parameters for a layout."""
-    return Parameters(*(form.tiles(value, dtype) for value in (leak, gain, bias, 0.0)))
+    rows = form.rooms(4, dtype)
+    for row, value in zip(rows, (leak, gain, bias, 0.0), strict=True):
+        channels.spread(row, numbers(value))
+    return Parameters(*rows)
+
+
+def numbers(parameter: Value) -> Any:
+    """A parameter as an array (C,) or, of one value, (1,)."""
+    if isinstance(parameter, Tensor):
+        flat = parameter.detach().reshape(-1)
+        return (flat if flat.dtype in REAL else flat.double()).numpy()
+    return np.array((parameter,), np.float64)
+
+
+def as_gradient(sums: Any, parameter: Value) -> Tensor | None:
+    """Sums of every channel, or one for all, as the gradient of a (C,) or scalar parameter; none for a number."""
+    if not isinstance(parameter, Tensor):
+        return None
+    return torch.from_numpy(sums if parameter.ndim else np.asarray(sums.sum())).to(parameter.dtype)
 
 
 def spikes(neuron: Neuron, form: Layout, flat: Tensor, given: Parameters, steps: int) -> Tensor:
@@ -127,11 +146,13 @@ class _LIF(torch.autograd.Function):
         ctx, current: Tensor, neuron: Neuron, leak: float | Tensor, gain: float | Tensor, bias: float | Tensor
     ) -> Tensor:
         values = (leak, gain, bias)
-        form = layout.of(current, any(isinstance(value, Tensor) and value.ndim == 1 for value in values))
+        per_channel = any(isinstance(value, Tensor) and value.ndim == 1 for value in values)
+        form = layout.of(current, per_channel)
         flat = form.flat(current)
         given = parameters(form, state_dtype(current), *values)
         ctx.save_for_backward(flat, *(value for value in values if isinstance(value, Tensor)))
         ctx.neuron, ctx.form, ctx.given = neuron, form, given
+        ctx.channels = current.shape[2] if per_channel else 1
         ctx.is_tensor = [isinstance(value, Tensor) for value in values]
         return form.shaped(spikes(neuron, form, flat, given, len(flat)))
 
@@ -142,10 +163,10 @@ class _LIF(torch.autograd.Function):
         form = ctx.form
         wanted = ctx.needs_input_grad[2:]
         out, sums = gradients(ctx.neuron, form, flat, form.flat(gradient), ctx.given, wanted)
-        totals, remaining = torch.from_numpy(sums.sum(1)), iter(tensors)
-        values = [next(remaining) if tensor else None for tensor in ctx.is_tensor]
+        totals, remaining = channels.collected(sums, ctx.channels), iter(tensors)
+        values = [next(remaining) if tensor else 0.0 for tensor in ctx.is_tensor]
         found = [
-            form.parameter_gradient(total, value) if want else None
+            as_gradient(total, value) if want else None
             for total, value, want in zip(totals, values, wanted, strict=True)
         ]
         return form.shaped(out), None, *found

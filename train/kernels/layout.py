@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 LINE = 64  # bytes of a cache line
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
@@ -64,26 +61,6 @@ class Layout:
     def sums(self, count: int, parts: int) -> Any:
         """Zeros for the sums of tiles by `parts` threads: [count, P, K, width], or 1 where a tile is of one channel."""
         return np.zeros((count, parts, self.rows, self.width if self.rows == 1 else 1))
-
-    def tiles(self, value: float | Tensor | Floats, dtype: torch.dtype) -> Any:
-        """A scalar or (C,) parameter as a NumPy array [K, width]: a few elements, where PyTorch's calls cost more."""
-        given: Any = value.detach().to(dtype).numpy() if isinstance(value, Tensor) else np.asarray(value)
-        (out,) = self.rooms(1, dtype)
-        if given.ndim == 0:
-            out[:] = given
-        elif self.rows == 1:
-            out.reshape(-1, len(given))[:] = given
-        else:
-            out[:] = given[:, None]
-        return out
-
-    def parameter_gradient(self, sums: Tensor, parameter: Tensor) -> Tensor:
-        """Sums over time and tiles, [K, width] or [K, 1], to the gradient of a scalar or (C,) parameter."""
-        if parameter.ndim == 0:
-            return sums.sum().to(parameter.dtype)
-        if self.rows == 1:
-            return sums.view(-1, len(parameter)).sum(0).to(parameter.dtype)
-        return sums.sum(1).to(parameter.dtype)
 
 
 def _aligned(size: int, dtype: type) -> Any:

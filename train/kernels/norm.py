@@ -14,8 +14,6 @@ from train.kernels import channels, cpu, layout, moments
 from train.kernels.cpu import Neuron, Parameters
 from train.kernels.layout import Layout
 
-REAL = (torch.float32, torch.float64)
-
 
 @dataclass(frozen=True)
 class Statistics:
@@ -50,7 +48,7 @@ class _NormLIF(torch.autograd.Function):
         steps: int,
     ) -> Tensor:
         rows = form.rooms(4, cpu.state_dtype(flat))
-        ctx.numbers = tuple(_numbers(value) for value in (weight, bias, leak, gain))
+        ctx.numbers = tuple(cpu.numbers(value) for value in (weight, bias, leak, gain))
         channels.prepare(statistics.seen, statistics.eps, *ctx.numbers, rows)
         ctx.given = Parameters(*rows)
         ctx.save_for_backward(flat, weight, bias, *(x for x in (leak, gain) if isinstance(x, Tensor)))
@@ -72,23 +70,8 @@ class _NormLIF(torch.autograd.Function):
         channels.settle(sums, *given, found, rows)
         if statistics.count:
             moments.add_affine_(form, out, flat, *rows)
-        gradients = map(_shaped, found, (weight, bias, leak, gain))
+        gradients = map(cpu.as_gradient, found, (weight, bias, leak, gain))
         return form.shaped(out), *gradients, None, None, None, None, None
-
-
-def _numbers(parameter: float | Tensor) -> Any:
-    """A parameter as an array (C,) or, of one value, (1,)."""
-    if isinstance(parameter, Tensor):
-        flat = parameter.detach().reshape(-1)
-        return (flat if flat.dtype in REAL else flat.double()).numpy()
-    return np.array((parameter,), np.float64)
-
-
-def _shaped(sums: Any, parameter: float | Tensor) -> Tensor | None:
-    """Sums of every channel as the gradient of a (C,) or scalar parameter; none for a number."""
-    if not isinstance(parameter, Tensor):
-        return None
-    return torch.from_numpy(sums if parameter.ndim else np.asarray(sums.sum())).to(parameter.dtype)
 
 
 def fits(current: Tensor, norm: nn.BatchNorm2d) -> bool:
@@ -100,7 +83,7 @@ def fits(current: Tensor, norm: nn.BatchNorm2d) -> bool:
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
-        and norm.weight.dtype in REAL
+        and norm.weight.dtype in cpu.REAL
     )
 
 
