@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -279,6 +279,7 @@ def test_time_crop_needs_enough_frames() -> None:
 
 @quick
 @given(seeds)
+@example(7758)
 def test_snn_augment_wide(seed: int) -> None:
     frames = images(8, seed, (2, 2, 12, 10))
     generator = seeded(seed)
@@ -302,7 +303,7 @@ def test_snn_augment_wide(seed: int) -> None:
             turn = operation[i] == ev.ROTATION
             expected, doubtful = resampled(clip, 0.0 if turn else shear, angle if turn else 0.0)
             assert np.array_equal(changed[i][..., ~doubtful], expected[..., ~doubtful])
-            assert doubtful.sum() <= 12  # of 120 between two pixels to within rounding
+            assert doubtful.sum() <= 20  # of 120 between two pixels to within rounding: at worst two rows of a shear
             continue
         assert np.array_equal(changed[i], expected)
 
