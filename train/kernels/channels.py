@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from train.kernels import loops
+from train.kernels.kept import kept
 
 
-def _spread(out: Any, values: Any) -> None:
+@kept
+def spread(out: Any, values: Any) -> None:
     """A value for every channel to rows of tiles, [K, width]."""
     rows, width = out.shape
     step = 1 if rows > 1 else len(values)  # of one channel, or of all in turn
@@ -23,7 +24,8 @@ def _spread(out: Any, values: Any) -> None:
                 out[k, start + c] = values[(k + c) % len(values)]
 
 
-def _collected(sums: Any, channels: int) -> Any:
+@kept
+def collected(sums: Any, channels: int) -> Any:
     """Sums of tiles, [n, P, K, width or 1], to those of every channel, [n, C]."""
     n, parts, rows, width = sums.shape
     out = np.zeros((n, channels))
@@ -36,10 +38,8 @@ def _collected(sums: Any, channels: int) -> Any:
     return out
 
 
-spread, collected = loops.compile_loop(_spread), loops.compile_loop(_collected)
-
-
-def _observe(
+@kept
+def observe(
     sums: Any, pivot: Any, count: float, momentum: float, shown: float, mean: Any, var: Any, tracked: Any, seen: Any
 ) -> None:
     """Statistics of a batch from sums [2, P, K, width or 1] about the pivot (C,), `count` values, each so often shown.
@@ -57,7 +57,8 @@ def _observe(
     tracked[()] += 1
 
 
-def _prepare(seen: Any, eps: float, weight: Any, bias: Any, leak: Any, gain: Any, rows: Any) -> None:
+@kept
+def prepare(seen: Any, eps: float, weight: Any, bias: Any, leak: Any, gain: Any, rows: Any) -> None:
     """Rows of tiles of leak, gain weight / s, gain (bias - mean weight / s) and mean, s = sqrt(var + eps)."""
     scaled, moved = np.empty(len(weight)), np.empty(len(weight))
     for c in range(len(weight)):
@@ -69,7 +70,8 @@ def _prepare(seen: Any, eps: float, weight: Any, bias: Any, leak: Any, gain: Any
     spread(rows[3], seen[0])
 
 
-def _settle(
+@kept
+def settle(
     sums: Any, seen: Any, eps: float, weight: Any, bias: Any, gain: Any, count: float, found: Any, rows: Any
 ) -> None:
     """Gradients of weight, bias, leak and gain of every channel, [4, C]; what dL/dx lacks as rows of slope and offset.
@@ -91,6 +93,3 @@ def _settle(
     if count:
         spread(rows[0], slope)
         spread(rows[1], offset)
-
-
-observe, prepare, settle = loops.compile_loop(_observe), loops.compile_loop(_prepare), loops.compile_loop(_settle)

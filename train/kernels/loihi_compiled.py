@@ -1,7 +1,4 @@
-"""What `loihi` compiles for the CPU with Numba: the update of the neurons, and sums of the spikes that arrive.
-
-All that is compiled is in this file, since Numba's cache on disk notices changes of this file alone.
-"""
+"""What `loihi` compiles for the CPU with Numba: the update of the neurons, and sums of the spikes that arrive."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
@@ -18,6 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from train.kernels.fixed_point import DECAY_SHIFT, STATE_LIMIT, STATE_SHIFT
+from train.kernels.kept import inline, kept
 
 TILE = 512  # neurons whose state stays in the nearest cache
 NARROW, WIDE = 32, 128  # outputs that are added up at once, in registers
@@ -27,19 +24,6 @@ FRONT = 8  # bits before the first input: a pattern at the edge begins there
 UNIT = 4  # rows that a narrow sum adds at once: a wrong guess at how many come costs more than a few rows of zeros
 BYTES = 8  # spikes that are decoded at once
 PACK = 0x0102040810204080  # times 8 bytes of 0 or 1: their bits, in the highest byte
-
-
-def inline(function: Any) -> Any:
-    """Compiled into its callers."""
-    return numba.njit(error_model="numpy", nogil=True)(function)
-
-
-def _kept_on_disk(function: Any) -> Any:
-    """Compiled at the first call and kept on disk; where no folder can be written for that, in this process alone."""
-    try:
-        return numba.njit(error_model="numpy", nogil=True, cache=True)(function)
-    except RuntimeError:
-        return inline(function)
 
 
 @inline
@@ -109,7 +93,7 @@ def _fire(v: Any, threshold: Any, subtract: bool, fired: Any) -> None:
             v[i] = zero if v[i] > threshold[i] else v[i]
 
 
-@_kept_on_disk
+@kept
 def run_scan(
     part: int,
     parts: int,
@@ -140,7 +124,7 @@ def run_scan(
             _fire(mine, top, subtract, fired[at[0], at[1], first:last])
 
 
-@_kept_on_disk
+@kept
 def run_layer(
     part: int,
     parts: int,

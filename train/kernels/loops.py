@@ -11,17 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from train.kernels import trace, vector
+from train.kernels.kept import inline
 from train.kernels.layout import LINE
 from train.surrogate import Surrogate
 
-compile_loop: Any = numba.njit(error_model="numpy", nogil=True)  # without Python's check for division by zero
 BFLOAT16_ONE = np.uint16(0x3F80)
 DIALECT = {
     "abs": "abs({0})",
@@ -77,8 +76,8 @@ class Storage:
 def storage(real: type, bfloat16: bool) -> Storage:
     """Loops that read and write tensors of `real`, or of bfloat16 seen as uint16."""
     if not bfloat16:
-        return Storage(compile_loop(_load), compile_loop(_store_product), real(1))
-    return Storage(compile_loop(_load_bfloat16), compile_loop(_store_product_bfloat16), BFLOAT16_ONE)
+        return Storage(inline(_load), inline(_store_product), real(1))
+    return Storage(inline(_load_bfloat16), inline(_store_product_bfloat16), BFLOAT16_ONE)
 
 
 def _load(buffer: Any, source: Any) -> Any:
@@ -166,13 +165,13 @@ def _add_state_product(total: Any, a: Any, potential: Any, threshold: Any) -> No
         total[i] += a[i] * (zero if potential[i] > threshold else potential[i])
 
 
-fire, charge, copy = compile_loop(_fire), compile_loop(_charge), compile_loop(_copy)
-add, add_products, add_state_product = compile_loop(_add), compile_loop(_add_products), compile_loop(_add_state_product)
-add_moments, affine = compile_loop(_add_moments), compile_loop(_affine)
-row, fetch = compile_loop(_row), compile_loop(_fetch)
+fire, charge, copy = inline(_fire), inline(_charge), inline(_copy)
+add, add_products, add_state_product = inline(_add), inline(_add_products), inline(_add_state_product)
+add_moments, affine = inline(_add_moments), inline(_affine)
+row, fetch = inline(_row), inline(_fetch)
 
 
-def step_back_loop(surrogate: Surrogate | None, threshold: float, real: type, detach: bool) -> Any:
+def step_back_source(surrogate: Surrogate | None, threshold: float, detach: bool) -> str:
     """A loop that leaves dL/dV = (1 - S) dL/dH + dL/dS dS/dV in its first argument, and leak dL/dV in `carried`.
 
     With surrogate None, dS/dV is read from the last argument.
@@ -193,17 +192,21 @@ def step_back_loop(surrogate: Surrogate | None, threshold: float, real: type, de
     ]
     header = "def step_back(slope, gradient, potential, carried, leak, threshold, given):\n"
     header += "    for i in range(slope.shape[0]):\n"
-    source = header + "".join(f"        {line}\n" for line in body)
+    return header + "".join(f"        {line}\n" for line in body)
+
+
+def step_back_loop(source: str, real: type) -> Any:
+    """That loop in numbers of `real`."""
     narrow = real is np.float32
     functions = {name: getattr(vector if narrow else math, name) for name in ("exp", "tanh")}
     sigmoid: Callable[..., Any] = vector.sigmoid if narrow else _sigmoid64
     namespace: dict[str, Any] = {"real": real, "sigmoid": sigmoid, **functions}
     exec(source, namespace)
-    return compile_loop(namespace["step_back"])
+    return inline(namespace["step_back"])
 
 
 def _sigmoid(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-x))
 
 
-_sigmoid64 = compile_loop(_sigmoid)
+_sigmoid64 = inline(_sigmoid)

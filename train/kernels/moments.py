@@ -12,6 +12,7 @@ from torch import Tensor
 
 from train.kernels import channels, loops, threads
 from train.kernels.cpu import array, state_dtype
+from train.kernels.kept import kept
 from train.kernels.layout import Layout
 from train.kernels.tiles import collect as add_up
 from train.kernels.tiles import span, tile
@@ -63,7 +64,7 @@ def build(real: type, bfloat16: bool) -> Sweeps:
                 affine(total, load(buffer, x[t, a:b]), slope[row], offset[row], base)
                 store_product(gradient[t, a:b], ones, total, buffer)
 
-    return Sweeps(loops.compile_loop(collect), loops.compile_loop(correct))
+    return Sweeps(kept(collect, real, bfloat16), kept(correct, real, bfloat16))
 
 
 def _sweeps(flat: Tensor) -> Sweeps:

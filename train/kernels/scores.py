@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from train.kernels import threads
+from train.kernels.kept import kept
 
 
 def differing(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -17,7 +16,7 @@ def differing(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[
     steps, samples, channels = first.shape[:3]
     pair = [np.ascontiguousarray(x).view(np.uint8).reshape(steps * samples, channels, -1) for x in (first, second)]
     counts = np.empty(channels, dtype=np.int64)
-    threads.run(_compiled(_differing), threads.count(first.size), *pair, counts)
+    threads.run(_differing, threads.count(first.size), *pair, counts)
     return counts
 
 
@@ -34,15 +33,11 @@ def rounded(
     """
     rows = np.ascontiguousarray(weight).reshape(len(weight), -1)
     values, error = np.empty(rows.shape, dtype=np.float32), np.empty(len(rows))
-    threads.run(_compiled(_rounded), threads.count(rows.size), rows, factor, low, high, unit, values, error)
+    threads.run(_rounded, threads.count(rows.size), rows, factor, low, high, unit, values, error)
     return values.reshape(weight.shape), error
 
 
-@cache
-def _compiled(function: Any) -> Any:
-    return numba.njit(error_model="numpy", nogil=True)(function)
-
-
+@kept
 def _differing(part: int, parts: int, first: Any, second: Any, counts: Any) -> None:
     for channel in range(part, len(counts), parts):
         total = np.int64(0)
@@ -54,6 +49,7 @@ def _differing(part: int, parts: int, first: Any, second: Any, counts: Any) -> N
         counts[channel] = total
 
 
+@kept
 def _rounded(
     part: int, parts: int, weight: Any, factor: Any, low: float, high: float, unit: float, values: Any, error: Any
 ) -> None:

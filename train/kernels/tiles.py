@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from train.kernels import loops
+from train.kernels.kept import inline, kept
 from train.surrogate import Surrogate
 
 
@@ -50,7 +51,7 @@ def _collect(total: Any, tile_sums: Any) -> None:
         loops.add(total, tile_sums)
 
 
-tile, span, collect = loops.compile_loop(_tile), loops.compile_loop(_range), loops.compile_loop(_collect)
+tile, span, collect = inline(_tile), inline(_range), inline(_collect)
 
 
 @cache
@@ -62,7 +63,8 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
     """
     storage = loops.storage(real, bfloat16)
     load, store_product, one = storage.load, storage.store_product, storage.one
-    step_back = loops.step_back_loop(surrogate, threshold, real, detach)
+    source = loops.step_back_source(surrogate, threshold, detach)
+    step_back = loops.step_back_loop(source, real)
     fire, charge, fetch = loops.fire, loops.charge, loops.fetch
     add, add_products, add_state_product, copy = loops.add, loops.add_products, loops.add_state_product, loops.copy
     vth = real(threshold)
@@ -146,5 +148,8 @@ def build(surrogate: Surrogate | None, threshold: float, real: type, bfloat16: b
                 collect(sums[1, part, row], gain_sum[:n])
                 collect(sums[2, part, row], bias_sum[:n])
 
-    compiled = loops.compile_loop
-    return Kernels(compiled(forward), compiled(potentials), compiled(backward))
+    return Kernels(
+        kept(forward, threshold, real, bfloat16),
+        kept(potentials, threshold, real, bfloat16),
+        kept(backward, threshold, real, bfloat16, source),
+    )

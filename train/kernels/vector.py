@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from train.kernels.kept import inline
 
 LOG2_E = np.float32(1.4426950408889634)
 LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # their sum is ln 2; n * high is exact
@@ -28,7 +29,6 @@ def _float_of_bits(typing_context: Any, bits: Any) -> Any:
 
 
 float_of_bits: Any = intrinsic(_float_of_bits)
-inline: Any = numba.njit(error_model="numpy")
 
 
 def _exp(x: Any) -> Any:
