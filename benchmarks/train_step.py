@@ -43,6 +43,7 @@ COLUMNS = (
     "first step s",
     "clean",
 )
+COMPILED = ("TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR")  # a row's own: the first of its kind in a run compiles
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def job(case: Case, options: Options, caches: Path) -> Job:
         f"T={case.steps} {case.input} {case.row} {case.precision} {case.allocator}",
         [*command, *map(str, numbers)],
         options.limit_s,
-        {"TORCHINDUCTOR_CACHE_DIR": str(caches / f"{case.row}-{case.steps}")},
+        {variable: str(caches / f"{case.row}-{case.steps}") for variable in COMPILED},
     )
 
 
