@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from train import layers
 from train.kernels import buffers
-from train.kernels.buffers import ROUND, Pool
+from train.kernels.buffers import PAGE, Pool
 from train.layers.chain import Chain
 
 pytestmark = pytest.mark.skipif(not buffers._WORKS, reason="the pool is for Linux")
@@ -20,7 +21,7 @@ MB = 1 << 20
 
 
 def rounded(x: Tensor) -> int:
-    return -(-x.numel() * x.element_size() // ROUND) * ROUND
+    return -(-x.numel() * x.element_size() // PAGE) * PAGE
 
 
 @given(steps=st.lists(st.one_of(st.integers(1, 9), st.integers(-9, -1)), max_size=30))
@@ -39,7 +40,7 @@ def test_what_is_lent_is_nobody_elses(steps: list[int]) -> None:
             assert bool((x == written).all()), "a block was lent twice"
             del x
         most = max(most, sum(rounded(x) for _, x in alive))
-        assert pool.held <= buffers.ROOMY * most
+        assert pool.held <= buffers.SLACK * most
     alive.clear()
     pool.clear()
     assert pool.held == 0
@@ -58,7 +59,7 @@ def test_a_tensor_has_its_layout_and_gives_its_memory_back_with_its_last_view(dt
     del view
     blocks = {pool.empty((2, 3, 64, 64), (12288, 4096, 64, 1), dtype).data_ptr() for _ in range(9)}
     assert len(blocks) == 1
-    assert pool.held == 2 * ROUND
+    assert pool.held == 2 * PAGE
 
 
 def test_memory_of_other_sizes_makes_room() -> None:
@@ -69,15 +70,48 @@ def test_memory_of_other_sizes_makes_room() -> None:
     assert pool.held <= buffers.SLACK * 8 * MB
 
 
-def test_sizes_that_take_turns_keep_their_blocks() -> None:
-    """As in a network, where the results of a layer are larger than those of the next."""
-    pool, held = Pool(), []
-    for _ in range(4):
-        before = set(map(id, pool._free))
-        for size in (16, 8, 4):
-            pool.empty((size, MB), (MB, 1), torch.uint8)
-        held.append(before == set(map(id, pool._free)))
-    assert held == [False, True, True, True]
+def test_neighbours_that_came_back_are_one() -> None:
+    """As in a backward pass: the small results of the last layers make room for a large one of the first."""
+    pool = Pool()
+    small = [pool.empty((4, MB), (MB, 1), torch.uint8) for _ in range(4)]
+    first, held = small[1].data_ptr(), pool.held
+    del small[1:3]
+    large = pool.empty((8, MB), (MB, 1), torch.uint8)
+    assert (large.data_ptr(), pool.held) == (first, held)
+
+
+def test_more_than_a_region_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffers, "REGION", 4 * PAGE)
+    pool = Pool()
+    alive = [pool.empty((size, MB), (MB, 1), torch.uint8).fill_(size) for size in (6, 4, 2, 12, 8)]
+    assert all(bool((x == size).all()) for x, size in zip(alive, (6, 4, 2, 12, 8), strict=True))
+    assert [len(region.lent) for region in pool._regions] == [4, 4, 8, 16]
+    assert pool.held == 32 * MB
+
+
+def test_what_is_dropped_is_no_longer_in_memory() -> None:
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+
+    pool = Pool()
+    lent = [pool.empty((32, MB), (MB, 1), torch.uint8).fill_(1) for _ in range(3)]
+    before = resident()
+    del lent[1]
+    pool.clear()
+    assert pool.held == 64 * MB
+    assert 28 * MB <= before - resident() <= 36 * MB
+    assert all(bool((x == 1).all()) for x in lent)
+
+
+def test_without_address_space_memory_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(buffers, "POOL", Pool())
+    monkeypatch.setattr(buffers.mmap, "mmap", none)
+    x = buffers.empty_strided((8, MB), (MB, 1), torch.uint8)
+    assert (x.shape, buffers.POOL.held) == ((8, MB), 0)
 
 
 def test_training_steps_use_their_memory_again(monkeypatch: pytest.MonkeyPatch) -> None:

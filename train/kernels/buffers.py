@@ -12,6 +12,7 @@ import mmap
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,61 +22,95 @@ import torch
 from torch import Tensor
 
 LARGE = 4 << 20  # bytes: below, malloc keeps what is freed
-ROUND = 2 << 20  # bytes of a huge page
-ROOMY = 2  # a block at most so many times larger than what is asked for
+PAGE = 2 << 20  # bytes of a huge page: what is lent, held and given back is whole ones
+REGION = 1 << 30  # bytes of address space at a time; memory is only behind what has been lent of it
+SLACK = 2  # held at most, against what was lent at once
 _NUMPY = {1: np.uint8, 2: np.int16, 4: np.float32, 8: np.float64}  # by bytes; PyTorch sees the type it wants
-SLACK = 2  # held at most, against what was lent at once: blocks of several sizes take turns, each in its own
+
+
+class _Region:
+    """Address space of so many pages: which of them are lent, and which have memory behind them."""
+
+    def __init__(self, pages: int) -> None:
+        self.memory = mmap.mmap(-1, (pages + 1) * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(OSError):  # a kernel without them
+            self.memory.madvise(mmap.MADV_HUGEPAGE)
+        self.start = -np.frombuffer(self.memory, np.uint8).ctypes.data % PAGE  # huge pages begin at multiples
+        self.lent, self.held = np.zeros(pages, np.bool_), np.zeros(pages, np.bool_)
+
+    def room(self, pages: int) -> int | None:
+        """The first of so many pages in a row that are not lent, as far to the front as can be; None without such."""
+        changes = np.flatnonzero(np.diff(self.lent, prepend=True, append=True))
+        begins, ends = changes[::2], changes[1::2]
+        found = begins[ends - begins >= pages]
+        return int(found[0]) if len(found) else None
+
+    def drop(self) -> None:
+        """Give what is not lent back to the system."""
+        changes = np.flatnonzero(np.diff(self.held & ~self.lent, prepend=False, append=False))
+        for begin, end in changes.reshape(-1, 2).tolist():
+            self.memory.madvise(mmap.MADV_DONTNEED, self.start + begin * PAGE, (end - begin) * PAGE)
+        self.held &= self.lent
 
 
 class Pool:
-    """Blocks of memory, lent as tensors: one comes back when the last view of its tensor is gone.
-
-    Attributes:
-        held: bytes of all blocks, lent or free. Never more than SLACK times what was lent at once.
-    """
+    """Memory, lent as tensors: it comes back with the last view of its tensor, and what lies side by side is joined."""
 
     def __init__(self) -> None:
-        self.held = 0
+        self._regions: list[_Region] = []
+        self._returned: deque[tuple[_Region, slice]] = deque()  # from any thread, at any time
         self._most_lent = 0
-        self._free: list[mmap.mmap] = []  # the first was given back first; blocks come back from any thread
         self._lock = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory, lent or free. Never more than SLACK times what was lent at once."""
+        return PAGE * sum(int(region.held.sum()) for region in self._regions)
 
     def empty(self, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
         """As `torch.empty_strided`, for strides without holes."""
         count = math.prod(shape)
-        block = self._take(-(-count * dtype.itemsize // ROUND) * ROUND)
-        lent: Any = np.ndarray((count,), _NUMPY[dtype.itemsize], block)
-        weakref.finalize(lent, self._free.append, block).atexit = False  # PyTorch holds `lent` as long as the tensor
+        region, pages = self._take(-(-count * dtype.itemsize // PAGE))
+        lent: Any = np.ndarray((count,), _NUMPY[dtype.itemsize], region.memory, region.start + pages.start * PAGE)
+        weakref.finalize(lent, self._returned.append, (region, pages)).atexit = False  # PyTorch holds it for the tensor
         return torch.from_numpy(lent).view(dtype).as_strided(shape, stride)
 
     def clear(self) -> None:
         """Give what is free back to the system."""
         with self._lock:
-            self._drop(0)
-            self._most_lent = self.held
+            self._most_lent = self._lent()
+            self._drop()
 
-    def _take(self, size: int) -> mmap.mmap:
+    def _take(self, pages: int) -> tuple[_Region, slice]:
         with self._lock:
-            sizes = [len(block) for block in self._free]
-            best = min((found for found in sizes if size <= found <= ROOMY * size), default=None)
-            if best is not None:
-                block = self._free.pop(len(sizes) - 1 - sizes[::-1].index(best))  # the last is warm
-            else:
-                self._drop(max(SLACK * self._most_lent, self._lent() + size) - size)
-                block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-                with suppress(OSError):  # a kernel without them
-                    block.madvise(mmap.MADV_HUGEPAGE)
-                self.held += size
-            self._most_lent = max(self._most_lent, self._lent())
-            return block
+            before = self._lent()
+            region, first = self._room(pages)
+            taken = slice(first, first + pages)
+            region.lent[taken] = region.held[taken] = True
+            self._most_lent = max(self._most_lent, before + pages * PAGE)
+            if self.held > SLACK * self._most_lent:
+                self._drop()
+            return region, taken
+
+    def _room(self, pages: int) -> tuple[_Region, int]:
+        """The first room of so many pages, in a new region where there is none."""
+        for region in self._regions:
+            if (first := region.room(pages)) is not None:
+                return region, first
+        mapped = sum(len(region.lent) for region in self._regions)
+        self._regions.append(_Region(max(pages, mapped, REGION // PAGE)))
+        return self._regions[-1], 0
 
     def _lent(self) -> int:
-        return self.held - sum(map(len, tuple(self._free)))
+        """Bytes that are lent, when what has come back is noted."""
+        while self._returned:
+            region, pages = self._returned.popleft()
+            region.lent[pages] = False
+        return PAGE * sum(int(region.lent.sum()) for region in self._regions)
 
-    def _drop(self, limit: int) -> None:
-        """Let go of free blocks until no more than `limit` bytes are held."""
-        while self._free and self.held > limit:
-            self.held -= len(self._free.pop(0))
+    def _drop(self) -> None:
+        for region in self._regions:
+            region.drop()
 
 
 POOL = Pool()
@@ -86,4 +121,7 @@ def empty_strided(shape: Sequence[int], stride: Sequence[int], dtype: torch.dtyp
     """As `torch.empty_strided` on the CPU, for strides without holes; of large tensors, from the pool."""
     if not _WORKS or math.prod(shape) * dtype.itemsize < LARGE:
         return torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype)
-    return POOL.empty(shape, stride, dtype)
+    try:
+        return POOL.empty(shape, stride, dtype)
+    except OSError:  # no address space: `ulimit -v`
+        return torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype)
