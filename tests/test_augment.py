@@ -303,7 +303,7 @@ def test_snn_augment_wide(seed: int) -> None:
             turn = operation[i] == ev.ROTATION
             expected, doubtful = resampled(clip, 0.0 if turn else shear, angle if turn else 0.0)
             assert np.array_equal(changed[i][..., ~doubtful], expected[..., ~doubtful])
-            assert doubtful.sum() <= 20  # of 120 between two pixels to within rounding: at worst two rows of a shear
+            assert (changed[i] != expected).any((0, 1)).sum() <= 12  # of 120 between two pixels to within rounding
             continue
         assert np.array_equal(changed[i], expected)
 
